@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Attributes.  While a file is OPEN its staged file owns size, mtime and atime: the
+ * kernel writes there without telling us.  Otherwise the row does.  ctime is the later
+ * of the row's and the staged mtime, so that only the user's changes move it.
+ */
+#include "core/node.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+void
+stat_to_staged(const struct stat *st, struct staged_stat *ret_staged)
+{
+	*ret_staged = (struct staged_stat){
+		.size = (uint64_t)st->st_size,
+		.atime = timespec_to_ns(st->st_atim),
+		.mtime = timespec_to_ns(st->st_mtim),
+		.ctime = timespec_to_ns(st->st_ctim),
+	};
+}
+
+void
+core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr)
+{
+	struct stat st;
+
+	*ret_attr = (struct attr){ .inode = *inode };
+	if (!S_ISREG(inode->mode)) {
+		ret_attr->blocks = S_ISDIR(inode->mode) ? 8 : 0;
+		return;
+	}
+	ret_attr->blocks = (inode->size + 511) / 512;
+	if (inode->state == OBJECT_REMOTE || staging_stat(c->st, inode->ino, &st) < 0)
+		return;
+	ret_attr->blocks = (uint64_t)st.st_blocks;
+	if (inode->state == OBJECT_OPEN) {
+		ret_attr->moving = true;
+		ret_attr->inode.size = (uint64_t)st.st_size;
+		ret_attr->inode.mtime = timespec_to_ns(st.st_mtim);
+		if (ret_attr->inode.mtime != inode->staged_mtime && ret_attr->inode.mtime > inode->ctime)
+			ret_attr->inode.ctime = ret_attr->inode.mtime;
+	}
+	if (timespec_to_ns(st.st_atim) > inode->atime)
+		ret_attr->inode.atime = timespec_to_ns(st.st_atim);
+}
+
+bool
+core_is_hidden(const struct core *c, const struct inode *inode)
+{
+	return c->opt.hide_derived && (inode->flags & INODE_DERIVED) != 0;
+}
+
+int
+core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr)
+{
+	struct inode inode;
+	int r = index_get(c->ix, ino, &inode);
+
+	if (r < 0)
+		return r;
+	core_fill_attr(c, &inode, ret_attr);
+	return 0;
+}
+
+int
+core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_attr)
+{
+	struct inode inode;
+	int r = index_lookup(c->ix, parent, name, &inode);
+
+	if (r < 0)
+		return r;
+	core_remember(c, inode.ino);
+	core_fill_attr(c, &inode, ret_attr);
+	return 0;
+}
+
+/* ---- truncate by path ---- */
+
+static int
+truncate_staged(struct core *c, struct node *n, uint64_t size)
+{
+	int fd, r;
+
+	r = node_raise(c, n);
+	if (r == 0) {
+		fd = staging_open(c->st, n->ino, O_WRONLY);
+		r = fd;
+		if (fd >= 0) {
+			r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
+			(void)close(fd);
+		}
+	}
+	if (r == 0) {
+		n->changed = true;
+		if (atomic_load(&n->writers) == 0)
+			r = node_flush(c, n, true);
+	}
+	node_unlock(c, n);
+	return r;
+}
+
+static int
+set_size(struct core *c, uint64_t ino, uint64_t size)
+{
+	struct node *n = node_get(c, ino);
+	int r;
+
+	if (n == NULL)
+		return -ENOMEM;
+	r = truncate_staged(c, n, size);
+	node_put(c, n);
+	return r;
+}
+
+/* ---- times ---- */
+
+/* While the staged file owns the times, they are set there as well, so that the next flush
+ * finds what the user wanted. */
+static int
+set_staged_times(struct core *c, const struct inode *row, unsigned set, const struct inode *to)
+{
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, { .tv_nsec = UTIME_OMIT } };
+
+	if (!S_ISREG(row->mode) || row->state == OBJECT_REMOTE)
+		return 0;
+	if ((set & SET_ATIME) != 0)
+		times[0] = ns_to_timespec(to->atime);
+	if ((set & SET_MTIME) != 0 && row->state == OBJECT_OPEN)
+		times[1] = ns_to_timespec(to->mtime);
+	if (times[0].tv_nsec == UTIME_OMIT && times[1].tv_nsec == UTIME_OMIT)
+		return 0;
+	return staging_set_times(c->st, row->ino, times);
+}
+
+/* setuid and setgid as they remain after somebody without privilege changed owner or bytes. */
+static uint32_t
+without_privilege(uint32_t mode)
+{
+	mode &= ~(uint32_t)S_ISUID;
+	if ((mode & S_IXGRP) != 0)
+		mode &= ~(uint32_t)S_ISGID;
+	return mode;
+}
+
+int
+core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
+    struct attr *ret_attr)
+{
+	int64_t now = clock_wall_ns();
+	struct inode row, new = *to;
+	unsigned mask = 0;
+	int r = index_get(c->ix, ino, &row);
+
+	if (r < 0)
+		return r;
+	if ((set & SET_SIZE) != 0) {
+		if (!S_ISREG(row.mode))
+			return S_ISDIR(row.mode) ? -EISDIR : -EINVAL;
+		r = set_size(c, ino, to->size);
+		if (r == 0)
+			r = index_get(c->ix, ino, &row);
+	}
+	if (r == 0 && (set & SET_MODE) != 0)
+		r = acl_chmod_inode(c, ino, to->mode);
+	if (r < 0)
+		return r;
+	if ((set & (SET_UID | SET_GID | SET_KILL_PRIV)) != 0 && (set & SET_MODE) == 0 &&
+	    S_ISREG(row.mode) && without_privilege(row.mode) != row.mode) {
+		new.mode = without_privilege(row.mode);
+		mask |= ATTR_MODE;
+	}
+	mask |= (set & SET_MODE) != 0 ? ATTR_MODE : 0u;
+	mask |= (set & SET_UID) != 0 ? ATTR_UID : 0u;
+	mask |= (set & SET_GID) != 0 ? ATTR_GID : 0u;
+	mask |= (set & SET_ATIME) != 0 ? ATTR_ATIME : 0u;
+	mask |= (set & SET_MTIME) != 0 ? ATTR_MTIME : 0u;
+	if (mask == 0)
+		return core_getattr(c, ino, ret_attr);
+	new.ctime = now;
+	r = set_staged_times(c, &row, set, to);
+	if (r == 0)
+		r = index_set_attr(c->ix, ino, mask | ATTR_CTIME, &new, &row);
+	if (r < 0)
+		return r;
+	if ((mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) != 0)
+		place_update(c, ino);
+	core_fill_attr(c, &row, ret_attr);
+	return 0;
+}

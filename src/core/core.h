@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_CORE_CORE_H
+#define TBFS_CORE_CORE_H
+
+/*
+ * What the file system, the syncer, the processor and the verbs share: the tree,
+ * open files and the life of their bytes.  Everything returns 0 (or what is said)
+ * or -errno as ext4 would give it.  Any thread; no lock held by the caller.
+ * Permissions are the kernel's business (default_permissions).
+ */
+#include "base/error.h"
+#include "index/index.h"
+#include "staging/staging.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct core;
+struct node;
+
+/* Who asks. */
+struct caller {
+	uint32_t uid, gid;
+	uint32_t umask;
+};
+
+/* Where cold bytes come from; filled in by whoever assembles the daemon. */
+struct fetcher {
+	void *arg;
+	/* Bytes [0, size) of the object into fd; may take long. */
+	int (*fetch)(void *arg, const struct object *object, int fd, struct error *err);
+	/* The object gets blocks of its own before the staged file changes; may take long. */
+	int (*unshare)(void *arg, const struct object *object, struct error *err);
+	/* A URL that reads the object; malloc'd. */
+	int (*url)(void *arg, const struct object *object, unsigned expires, char **ret_url,
+	    struct error *err);
+};
+
+/* What others want to hear; called without locks, from any thread. */
+struct core_events {
+	void *arg;
+	void (*upload_queued)(void *arg);	/* work for the syncer has come or moved */
+	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
+	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
+	void (*settled)(void *arg, uint64_t ino);	/* a file became quiet */
+	/* user.tbfs.<what> that core doesn't know; as getxattr and setxattr. */
+	ssize_t (*virtual_get)(void *arg, uint64_t ino, const char *what, void *buf, size_t room);
+	int (*virtual_set)(void *arg, uint64_t ino, const char *what, const void *value, size_t len);
+};
+
+struct core_options {
+	struct index *index;
+	struct staging *staging;
+	int64_t quiet_period;		/* ns */
+	int64_t temp_delay;		/* ns: for names on their way somewhere else */
+	uint64_t max_size;		/* bytes: larger files stay local, stuck with EFBIG; 0: no limit */
+	bool hide_derived;		/* derived=hidden */
+	bool derive;			/* derived != off */
+	const char *control_path;	/* answers user.tbfs.control */
+};
+
+int core_new(const struct core_options *opt, struct core **ret_core);
+void core_free(struct core *c);
+void core_set_fetcher(struct core *c, const struct fetcher *fetcher);
+void core_set_events(struct core *c, const struct core_events *events);
+struct index *core_index(struct core *c);
+struct staging *core_staging(struct core *c);
+const struct core_options *core_get_options(const struct core *c);
+
+/* Bring index and staging together after a start: what was open, torn, lost or left over. */
+struct recovery {
+	uint64_t open, torn, rehydrate, dropped, restored, freed;
+};
+int core_recover(struct core *c, bool clean, struct recovery *ret_recovery, struct error *err);
+
+/* ---- attributes ---- */
+
+/* An inode as a client sees it: while its bytes may change, size and times are the staged
+ * file's. */
+struct attr {
+	struct inode inode;
+	uint64_t blocks;		/* of 512 bytes */
+	bool moving;			/* do not cache: the bytes may change without the daemon */
+};
+
+int core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr);
+/* Complete a row from a listing; may be called while the index calls. */
+void core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr);
+/* Not to be listed (derived=hidden). */
+bool core_is_hidden(const struct core *c, const struct inode *inode);
+
+enum core_set {
+	SET_MODE = 1 << 0, SET_UID = 1 << 1, SET_GID = 1 << 2, SET_SIZE = 1 << 3,
+	SET_ATIME = 1 << 4, SET_MTIME = 1 << 5,
+	SET_KILL_PRIV = 1 << 6,		/* clear setuid and setgid: somebody without privilege wrote */
+};
+int core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
+    struct attr *ret_attr);
+
+ssize_t core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room);
+ssize_t core_listxattr(struct core *c, uint64_t ino, char *buf, size_t room);
+int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
+    int flags);
+int core_removexattr(struct core *c, uint64_t ino, const char *name);
+
+/* ---- tree ---- */
+
+/* Each of these that gives an attr counts one lookup: the kernel knows the inode until it
+ * says forget. */
+int core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_attr);
+void core_remember(struct core *c, uint64_t ino);	/* one lookup (readdirplus) */
+void core_forget(struct core *c, uint64_t ino, uint64_t n);
+
+int core_mknod(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
+    const struct caller *who, struct attr *ret_attr);
+int core_mkdir(struct core *c, uint64_t parent, const char *name, uint32_t mode,
+    const struct caller *who, struct attr *ret_attr);
+int core_symlink(struct core *c, uint64_t parent, const char *name, const char *target,
+    const struct caller *who, struct attr *ret_attr);
+int core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name,
+    struct attr *ret_attr);
+int core_unlink(struct core *c, uint64_t parent, const char *name);
+int core_rmdir(struct core *c, uint64_t parent, const char *name);
+int core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparent,
+    const char *newname, unsigned flags);	/* enum index_rename_flags */
+int core_readlink(struct core *c, uint64_t ino, char **ret_target);
+
+/* What is below /circles/<c>/keeps/<k>/ is processed.  0, or -ENOENT: it is elsewhere. */
+struct keep_path {
+	uint64_t ino;			/* of the keep */
+	char circle[256], keep[256];
+	char *rest;			/* path of the inode inside the keep; malloc'd */
+};
+int core_keep_path(struct core *c, uint64_t ino, struct keep_path *ret_path);
+void keep_path_release(struct keep_path *p);
+/* Walk a path from the root ("" or relative); no symlinks. */
+int core_resolve(struct core *c, const char *path, struct inode *ret_inode);
+
+/* ---- open files ---- */
+
+struct handle {
+	uint64_t ino;
+	struct node *node;
+	int fd;				/* of the staged file; -1 with passthrough */
+	int flags;			/* open flags */
+	bool writer;
+	bool kill_priv;			/* the inode has setuid or setgid bits a write must clear */
+};
+
+/* A new file, open.  -EEXIST when the name is taken. */
+int core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, int flags,
+    const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
+int core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
+    const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
+/* May take long (a link to break, cold bytes to fetch): core_open_blocks() tells. */
+int core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle);
+bool core_open_blocks(struct core *c, uint64_t ino, int flags);
+int core_flush(struct core *c, struct handle *h);
+int core_fsync(struct core *c, struct handle *h, bool datasync);
+int core_fsyncdir(struct core *c);
+void core_release(struct core *c, struct handle *h);
+
+/* A descriptor of the staged file for this handle, to be closed by the caller; for what
+ * passthrough doesn't carry (fallocate, lseek, copy_file_range). */
+int core_handle_fd(struct core *c, struct handle *h, int mode);
+/* Through the daemon: bytes changed by this handle (clears setuid for `who`). */
+void core_written(struct core *c, struct handle *h, const struct caller *who);
+
+/* The kernel's registered descriptor of a node's staged file, shared by its handles: one id
+ * at a time, `take` (NULL: don't) registers (0: not possible), `drop` gives back when the last has gone.
+ * Called by fs with the handle just opened or about to be released. */
+int32_t core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd),
+    void *arg);
+int32_t core_backing_drop(struct core *c, struct handle *h);	/* id to close now; 0: none */
+
+/* ---- the life of a file, for syncer and processor ---- */
+
+/* OPEN becomes DIRTY (or, unchanged, what it was) when nobody can write any more; a file in
+ * another state stays what it is.  -EBUSY somebody can; -ENOENT it is gone. */
+int core_settle(struct core *c, uint64_t ino, struct inode *ret_inode);
+
+/* Hold a generation while it is worked on. */
+struct node *core_pin(struct core *c, uint64_t ino);
+void core_unpin(struct core *c, struct node *n);
+bool core_is_current(const struct node *n, uint64_t generation);
+
+/* Open the staged bytes of this generation for reading, sure that nobody could change them
+ * at this moment; whether that holds, core_is_current() tells afterwards.  -ESTALE, -EBUSY. */
+int core_open_generation(struct core *c, struct node *n, uint64_t generation);
+/* Between these a backend may link the staged file to an object: whoever wants to change the
+ * bytes waits (and core_is_current() turns false).  -ESTALE. */
+int core_link_begin(struct core *c, struct node *n, uint64_t generation);
+void core_link_end(struct core *c, struct node *n);
+
+/* Key under which an inode's object belongs: its path; -ENOENT no name, -EINVAL no legal key. */
+int core_natural_key(struct core *c, uint64_t ino, char **ret_key);
+
+/* Unlink staged files whose rows are durably gone; reap what nobody holds any more. */
+void core_collect(struct core *c, bool at_start);
+
+/* Files whose writers have been there since before `since` (wall clock ns). */
+void core_each_open(struct core *c, int64_t since,
+    void (*fn)(void *arg, uint64_t ino, int64_t since), void *arg);
+
+/* ---- derived files (written by the processor) ---- */
+
+/* Where a derived file stands and what it looks like. */
+struct derived_file {
+	uint64_t keep;
+	const char *dir_path;		/* below the keep: "" or "thumbs/IMG_1.jpg"; made when missing */
+	const char *name;
+	uint32_t mode, uid, gid;
+	int64_t mtime;
+};
+/* Give it the bytes of fd (from staging_scratch(); its inode is used), replacing what was
+ * there; queued for upload after `upload_delay` ns.  Never touches times of anything the
+ * user made.  -EEXIST: the name is the user's own file. */
+int core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t upload_delay);
+/* Remove a derived file or directory; 0 also when it isn't there. */
+int core_derived_remove(struct core *c, uint64_t keep, const char *path);
+/* Move a derived file or directory (`from` below `keep`) to where *to says. */
+int core_derived_rename(struct core *c, const struct derived_file *to, uint64_t keep,
+    const char *from);
+
+/* ---- policy (policy.c) ---- */
+
+bool policy_is_temporary(const char *name);	/* names on their way somewhere else (CLIENTS) */
+bool policy_key_ok(const char *path);
+
+#endif

@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Open files, and the rule that keeps uploads honest:
+ *
+ *   1. Whatever can change bytes first calls node_raise(): the row's generation rises
+ *      and its state becomes OPEN, before anything is opened, truncated or answered.
+ *      A STORED row's change is synced first: after a power cut nobody takes the new
+ *      bytes for the stored ones.
+ *   2. A file that is OPEN stays so until it is quiet (settle.c), however often it is
+ *      opened in between; so a raise happens once a change, not once an open.
+ *   3. flush() commits what the staged file looks like; a flush that finds nothing new
+ *      costs one stat.
+ *
+ * A handle holds a descriptor only where the daemon moves the bytes; with passthrough
+ * the kernel has its own.
+ */
+#include "core/node.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Times closer than this may be the same tick of the file system's clock. */
+#define RACY_NS 20000000LL
+
+int
+node_load(struct core *c, struct node *n, struct inode *ret_inode)
+{
+	int r = index_get(c->ix, n->ino, ret_inode);
+
+	if (r < 0)
+		return r;
+	if (!n->known) {
+		n->known = true;
+		n->changed = ret_inode->state == OBJECT_OPEN || ret_inode->state == OBJECT_DIRTY;
+		n->change = index_changes(c->ix);
+		atomic_store(&n->generation, ret_inode->generation);
+	}
+	return 0;
+}
+
+/* The object may share its blocks with the staged file: give it its own. */
+static int
+break_link(struct core *c, const struct inode *inode)
+{
+	struct object object;
+	struct error err = { 0 };
+	int r;
+
+	if (inode->object == 0)
+		return 0;
+	r = index_object_get(c->ix, inode->object, &object);
+	if (r < 0 || !object.linked)
+		return r == -ENOENT ? 0 : r;
+	if (c->fetcher.unshare == NULL)
+		return -EIO;
+	r = c->fetcher.unshare(c->fetcher.arg, &object, &err);
+	if (r < 0) {
+		log_err("inode %ju: object %s can't be given its own blocks: %s",
+		    (uintmax_t)inode->ino, object.key, error_text(&err));
+		return r == -ENOSPC ? r : -EIO;
+	}
+	return index_object_unlinked(c->ix, object.id);
+}
+
+/* Node locked.  -EAGAIN: the row's object is linked to the staged file. */
+static int
+raise_locked(struct core *c, struct node *n)
+{
+	struct inode inode, was;
+	struct object object;
+	struct stat st;
+	int r = node_load(c, n, &inode);
+
+	if (r < 0 || inode.state == OBJECT_OPEN)
+		return r;
+	if (inode.object != 0 && index_object_get(c->ix, inode.object, &object) == 0 && object.linked)
+		return -EAGAIN;
+	r = index_mark_open(c->ix, n->ino, &was, &inode);
+	if (r < 0)
+		return r;
+	/* From here on an upload of the former generation is refused its next byte. */
+	atomic_store(&n->generation, inode.generation);
+	n->queued = false;
+	if (was.state == OBJECT_STORED) {
+		r = index_sync(c->ix);
+		if (r < 0)
+			return r;
+	}
+	n->changed = was.state != OBJECT_STORED;
+	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
+		stat_to_staged(&st, &n->flushed);
+		n->base_ctime = n->flushed.ctime;
+		n->changed = clock_wall_ns() - n->base_ctime < RACY_NS;
+	}
+	return 0;
+}
+
+int
+node_raise(struct core *c, struct node *n)
+{
+	size_t stripe = n->ino % NODE_STRIPES;
+	struct inode inode;
+	int r;
+
+	for (;;) {
+		node_lock(c, n);
+		/* `raising` stops an upload that might link the file to its object. */
+		atomic_fetch_add(&n->raising, 1);
+		while (n->linking)
+			(void)lock_wait(&c->stripes[stripe], &c->linked[stripe], 0);
+		atomic_fetch_sub(&n->raising, 1);
+		r = raise_locked(c, n);
+		if (r != -EAGAIN)
+			return r;
+		node_unlock(c, n);
+		r = index_get(c->ix, n->ino, &inode);
+		if (r == 0)
+			r = break_link(c, &inode);
+		if (r < 0) {
+			node_lock(c, n);
+			return r;
+		}
+	}
+}
+
+static bool
+same_staged(const struct staged_stat *a, const struct staged_stat *b)
+{
+	return a->size == b->size && a->mtime == b->mtime && a->ctime == b->ctime;
+}
+
+int
+node_flush(struct core *c, struct node *n, bool force)
+{
+	char name[INDEX_NAME_MAX + 1];
+	struct staged_stat now;
+	struct quiet quiet;
+	struct inode inode;
+	uint64_t parent;
+	struct stat st;
+	int r = staging_stat(c->st, n->ino, &st);
+
+	if (r < 0)
+		return r;
+	stat_to_staged(&st, &now);
+	if (!n->changed && now.ctime != n->base_ctime)
+		n->changed = true;
+	if (!force && same_staged(&now, &n->flushed))
+		return 0;
+	r = index_place(c->ix, n->ino, &parent, name);
+	quiet = quiet_for(c, r == 0 ? name : NULL);
+	r = index_mark_flushed(c->ix, n->ino, &now, &quiet, &inode);
+	if (r < 0)
+		return r;
+	n->queued = true;
+	place_update(c, n->ino);
+	/* Writing the place moved the staged ctime: that is ours. */
+	if (staging_stat(c->st, n->ino, &st) == 0)
+		stat_to_staged(&st, &n->flushed);
+	if (c->events.upload_queued != NULL)
+		c->events.upload_queued(c->events.arg);
+	return 0;
+}
+
+/* ---- handles ---- */
+
+static bool
+wants_write(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC) != 0;
+}
+
+int
+handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct handle **ret_handle)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+	struct node *n = h == NULL ? NULL : node_get(c, inode->ino);
+
+	if (n == NULL) {
+		free(h);
+		(void)close(fd);
+		return -ENOMEM;
+	}
+	*h = (struct handle){ .ino = inode->ino, .node = n, .fd = fd, .flags = flags,
+		.writer = wants_write(flags), .kill_priv = (inode->mode & (S_ISUID | S_ISGID)) != 0 };
+	node_lock(c, n);
+	n->known = true;
+	n->changed = true;
+	n->change = index_changes(c->ix);
+	atomic_store(&n->generation, inode->generation);
+	n->opens++;
+	if (h->writer && atomic_fetch_add(&n->writers, 1) == 0)
+		atomic_store(&n->writer_since, clock_wall_ns());
+	node_unlock(c, n);
+	*ret_handle = h;
+	return 0;
+}
+
+bool
+core_open_blocks(struct core *c, uint64_t ino, int flags)
+{
+	struct object object;
+	struct inode inode;
+
+	if (index_get(c->ix, ino, &inode) < 0)
+		return false;
+	if (inode.state == OBJECT_REMOTE)
+		return true;
+	if (!wants_write(flags) || inode.state != OBJECT_STORED)
+		return false;
+	return index_object_get(c->ix, inode.object, &object) == 0 && object.linked;
+}
+
+/* Fetch the bytes of a file that is only in the backend into a new staged file. */
+static int
+hydrate(struct core *c, const struct inode *inode)
+{
+	struct object object;
+	struct error err = { 0 };
+	struct stat st;
+	int fd, r = index_object_get(c->ix, inode->object, &object);
+
+	if (r < 0)
+		return -EIO;
+	fd = staging_scratch(c->st);
+	if (fd < 0)
+		return fd;
+	r = c->fetcher.fetch == NULL ? -EIO : c->fetcher.fetch(c->fetcher.arg, &object, fd, &err);
+	if (r < 0) {
+		log_err("inode %ju: object %s can't be fetched: %s", (uintmax_t)inode->ino, object.key,
+		    error_text(&err));
+		r = r == -ENOSPC ? r : -EIO;
+	}
+	if (r == 0)
+		r = staging_adopt(c->st, fd, inode->ino);
+	if (r == -EEXIST)
+		r = 0;
+	if (r == 0)
+		r = fstat(fd, &st) < 0 ? -errno : 0;
+	(void)close(fd);
+	if (r == 0)
+		r = index_mark_whole(c->ix, inode->ino, inode->generation, timespec_to_ns(st.st_mtim));
+	return r == -ESTALE ? 0 : r;
+}
+
+/* Node locked, raised if it had to be. */
+static int
+open_locked(struct core *c, struct node *n, int flags)
+{
+	bool writer = wants_write(flags);
+	int fd;
+
+	fd = staging_open(c->st, n->ino, (flags & O_TRUNC) != 0 ? O_RDWR | O_TRUNC :
+	    writer ? O_RDWR : O_RDONLY);
+	if (fd < 0)
+		return fd == -ENOENT ? log_errno(-EIO, "inode %ju: its staged file is missing",
+		    (uintmax_t)n->ino) : fd;
+	if (writer && atomic_fetch_add(&n->writers, 1) == 0)
+		atomic_store(&n->writer_since, clock_wall_ns());
+	if ((flags & O_TRUNC) != 0)
+		n->changed = true;
+	n->opens++;
+	return fd;
+}
+
+int
+core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
+{
+	struct handle *h = calloc(1, sizeof(*h));
+	struct node *n = node_get(c, ino);
+	struct inode inode;
+	int r = h == NULL || n == NULL ? -ENOMEM : index_get(c->ix, ino, &inode);
+
+	if (r == 0 && !S_ISREG(inode.mode))
+		r = S_ISDIR(inode.mode) ? -EISDIR : -ENXIO;
+	if (r == 0 && inode.state == OBJECT_REMOTE)
+		r = hydrate(c, &inode);
+	if (r == 0) {
+		if (wants_write(flags)) {
+			r = node_raise(c, n);
+		} else {
+			node_lock(c, n);
+			r = node_load(c, n, &inode);
+		}
+		if (r == 0)
+			r = open_locked(c, n, flags);
+		node_unlock(c, n);
+	}
+	if (r < 0) {
+		if (n != NULL)
+			node_put(c, n);
+		free(h);
+		return r;
+	}
+	*h = (struct handle){ .ino = ino, .node = n, .fd = r, .flags = flags,
+		.writer = wants_write(flags), .kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
+	*ret_handle = h;
+	return 0;
+}
+
+int
+core_flush(struct core *c, struct handle *h)
+{
+	int r;
+
+	if (!h->writer)
+		return 0;
+	node_lock(c, h->node);
+	r = node_flush(c, h->node, false);
+	node_unlock(c, h->node);
+	return r;
+}
+
+/* Make a new staged file's name durable, once. */
+static int
+sync_name(struct core *c, struct node *n)
+{
+	int r = n->named ? 0 : staging_sync_name(c->st, n->ino);
+
+	if (r == 0)
+		n->named = true;
+	return r;
+}
+
+/* The row and the name of what was just synced become durable too, once a generation. */
+static int
+sync_row(struct core *c, struct node *n, bool writer)
+{
+	uint64_t generation, change;
+	int r = 0;
+
+	node_lock(c, n);
+	generation = atomic_load(&n->generation);
+	change = n->change;
+	if (writer && n->synced_generation != generation) {
+		r = sync_name(c, n);
+		if (r == 0)
+			r = node_flush(c, n, true);
+		if (r == 0)
+			r = index_mark_synced(c->ix, n->ino, generation);
+		change = index_changes(c->ix);
+	}
+	node_unlock(c, n);
+	if (r == 0 && !index_synced(c->ix, change))
+		r = index_sync(c->ix);
+	if (r == 0 && writer) {
+		node_lock(c, n);
+		if (atomic_load(&n->generation) == generation)
+			n->synced_generation = generation;
+		node_unlock(c, n);
+	}
+	return r;
+}
+
+int
+core_fsync(struct core *c, struct handle *h, bool datasync)
+{
+	int fd = core_handle_fd(c, h, O_RDONLY), r;
+
+	if (fd < 0)
+		return fd;
+	r = (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
+	(void)close(fd);
+	return r < 0 ? r : sync_row(c, h->node, h->writer);
+}
+
+int
+core_fsyncdir(struct core *c)
+{
+	return index_sync(c->ix);
+}
+
+void
+core_release(struct core *c, struct handle *h)
+{
+	struct node *n = h->node;
+
+	node_lock(c, n);
+	/* Bytes may have come after the last flush: mapped stores, a descriptor sent elsewhere. */
+	if (h->writer) {
+		(void)node_flush(c, n, atomic_load(&n->writers) == 1 && !n->queued);
+		atomic_fetch_sub(&n->writers, 1);
+	}
+	n->opens--;
+	node_unlock(c, n);
+	if (h->fd >= 0)
+		(void)close(h->fd);
+	free(h);
+	node_put(c, n);
+}
+
+int
+core_handle_fd(struct core *c, struct handle *h, int mode)
+{
+	if (h->fd >= 0) {
+		int fd = fcntl(h->fd, F_DUPFD_CLOEXEC, 0);
+
+		return fd < 0 ? -errno : fd;
+	}
+	return staging_open(c->st, h->ino, mode);
+}
+
+void
+core_written(struct core *c, struct handle *h, const struct caller *who)
+{
+	struct attr attr;
+
+	if (!h->kill_priv || who->uid == 0)
+		return;
+	h->kill_priv = false;
+	(void)core_setattr(c, h->ino, SET_KILL_PRIV, &(struct inode){ .ino = h->ino }, &attr);
+}
+
+/* ---- passthrough ---- */
+
+int32_t
+core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd), void *arg)
+{
+	struct node *n = h->node;
+	int32_t id = 0;
+	int fd;
+
+	node_lock(c, n);
+	if (n->backing != 0) {
+		n->backing_users++;
+		id = n->backing;
+	} else if (n->opens == 1 && take != NULL) {
+		fd = staging_open(c->st, n->ino, O_RDONLY);
+		if (fd >= 0) {
+			id = take(arg, fd);
+			(void)close(fd);
+		}
+		if (id > 0) {
+			n->backing = id;
+			n->backing_users = 1;
+		}
+	}
+	node_unlock(c, n);
+	if (id > 0 && h->fd >= 0) {
+		(void)close(h->fd);
+		h->fd = -1;
+	}
+	return id > 0 ? id : 0;
+}
+
+int32_t
+core_backing_drop(struct core *c, struct handle *h)
+{
+	struct node *n = h->node;
+	int32_t id = 0;
+
+	if (h->fd >= 0)
+		return 0;
+	node_lock(c, n);
+	if (n->backing != 0 && --n->backing_users == 0) {
+		id = n->backing;
+		n->backing = 0;
+	}
+	node_unlock(c, n);
+	return id;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_CORE_NODE_H
+#define TBFS_CORE_NODE_H
+
+/* The table of inodes in memory: private to src/core/. */
+#include "base/lock.h"
+#include "core/core.h"
+
+enum { NODE_STRIPES = 64 };
+
+/*
+ * An inode that the kernel knows, that is open, or that is being worked on.  It
+ * lives while any of its counts is above zero; what it forgets when it goes is only
+ * ever a reason to do something once more.
+ */
+struct node {
+	uint64_t ino;
+	struct node *next;		/* table_lock */
+	uint64_t lookups;		/* table_lock */
+	unsigned pins;			/* table_lock */
+	bool unlinked;			/* table_lock: nlink was seen to be 0 */
+	/* The rest: the object lock of its stripe. */
+	unsigned opens;
+	_Atomic unsigned writers;
+	bool known;			/* what follows was read from the index */
+	bool changed;			/* the bytes may differ from the last stored generation */
+	bool named;			/* the staged file's name is durable */
+	bool queued;			/* an upload was queued since the last raise */
+	bool linking;			/* a backend may be linking the staged file right now */
+	_Atomic unsigned raising;	/* somebody waits for that to end, to change the bytes */
+	uint64_t synced_generation;	/* its row says durably that an fsync covered it */
+	_Atomic uint64_t generation;	/* 0: not read yet */
+	int64_t base_ctime;		/* staged ctime when it was opened, while !changed */
+	_Atomic int64_t writer_since;	/* wall clock ns */
+	struct staged_stat flushed;	/* what the row says of the staged file; ctime is the staged one */
+	uint64_t change;		/* index change that made this row or its name */
+	int32_t backing;		/* id of the registered descriptor; 0: none */
+	unsigned backing_users;
+};
+
+struct core {
+	struct core_options opt;
+	char *control_path;
+	struct index *ix;
+	struct staging *st;
+	struct fetcher fetcher;
+	struct core_events events;
+	struct lock table_lock;		/* RANK_TABLE */
+	struct node **slots;		/* table_lock */
+	size_t slot_count, node_count;	/* table_lock */
+	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
+	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */
+};
+
+/* Get and pin; never NULL but for -ENOMEM. */
+struct node *node_get(struct core *c, uint64_t ino);
+/* The node if there is one, pinned. */
+struct node *node_find(struct core *c, uint64_t ino);
+/* Unpin; reaps the inode when it was the last to hold an unlinked one. */
+void node_put(struct core *c, struct node *n);
+void node_lock(struct core *c, struct node *n);
+void node_unlock(struct core *c, struct node *n);
+void node_unlinked(struct core *c, const struct inode *inode);
+/* Read what a fresh node doesn't know yet; node locked. */
+int node_load(struct core *c, struct node *n, struct inode *ret_inode);
+
+/* A writer is about to change the bytes: generation rule.  Returns with the node locked (also
+ * on failure); may sync, and wait for a link to be broken. */
+int node_raise(struct core *c, struct node *n);
+/* Remember what the staged file looks like; queue the upload.  Node locked. */
+int node_flush(struct core *c, struct node *n, bool force);
+
+struct quiet quiet_for(const struct core *c, const char *name);
+void stat_to_staged(const struct stat *st, struct staged_stat *ret_staged);
+void place_update(struct core *c, uint64_t ino);
+
+/* A handle for an inode that was just made; takes fd. */
+int handle_new(struct core *c, const struct inode *inode, int flags, int fd,
+    struct handle **ret_handle);
+
+/* acl.c: POSIX ACLs as the kernel encodes them (linux/posix_acl_xattr.h). */
+struct acl_pair {
+	void *access, *inherit;		/* for a new inode; NULL: none */
+	size_t access_len, inherit_len;
+};
+/* What a new entry of `parent` gets: *mode is completed (umask or default ACL). */
+int acl_inherit(struct core *c, uint64_t parent, uint32_t umask, uint32_t *mode,
+    struct acl_pair *ret_acl);
+int acl_store(struct core *c, uint64_t ino, const struct acl_pair *acl);
+void acl_pair_release(struct acl_pair *acl);
+/* The access ACL follows a chmod. */
+int acl_chmod_inode(struct core *c, uint64_t ino, uint32_t mode);
+/* An access ACL is being set: *ret_mode gets its permission bits; *ret_minimal: the mode says
+ * it all, nothing is to be stored. */
+int acl_to_mode(const void *value, size_t len, uint32_t *ret_mode, bool *ret_minimal);
+
+#endif

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * After a start: what the index says against what the staging cache holds.
+ *
+ *  row                          staged file               becomes
+ *  OPEN, DIRTY                  as at the last commit     OPEN, upload queued
+ *  OPEN, DIRTY, synced          differs                   OPEN with what is there
+ *  OPEN, DIRTY, never synced    differs                   OPEN and torn; not uploaded over a stored one
+ *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
+ *  OPEN, DIRTY, never synced    missing                   row dropped: it was never promised
+ *  OPEN, DIRTY, synced          missing                   stays, stuck: reads give EIO
+ *  STORED                       differs (unclean)         DIRTY with a new generation
+ *  STORED                       missing                   REMOTE
+ *  none                         exists                    restored by its place, or lost+found
+ *  REMOTE                       exists                    staged file freed
+ *
+ * Inode numbers are given out only below a durable limit, so a staged file without a row
+ * can't be taken for a new file's.
+ */
+#include "core/node.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 256 };
+
+static int
+queue_upload(struct core *c, const struct inode *inode, const struct stat *st)
+{
+	struct quiet quiet = quiet_for(c, NULL);
+	struct staged_stat staged;
+	struct inode row;
+
+	stat_to_staged(st, &staged);
+	/* utimensat() after the last flush must not be undone by the staged file's time. */
+	if (staged.mtime == inode->staged_mtime)
+		staged.mtime = inode->mtime;
+	return index_mark_flushed(c->ix, inode->ino, &staged, &quiet, &row);
+}
+
+static int
+recover_missing(struct core *c, const struct inode *inode, struct recovery *rec)
+{
+	uint64_t parent;
+	char name[INDEX_NAME_MAX + 1];
+	struct inode gone;
+
+	if (inode->object != 0) {
+		rec->rehydrate++;
+		return index_mark_lost(c->ix, inode->ino);
+	}
+	if (inode->synced_generation == inode->generation) {
+		log_err("inode %ju: its staged file is missing though it was synced; reads give EIO",
+		    (uintmax_t)inode->ino);
+		(void)index_work_add(c->ix, WORK_UPLOAD, inode->ino, clock_wall_ns());
+		return index_work_failed(c->ix, WORK_UPLOAD, inode->ino, clock_wall_ns(), true,
+		    "the staged file is missing");
+	}
+	rec->dropped++;
+	while (index_place(c->ix, inode->ino, &parent, name) == 0) {
+		int r = index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
+
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+/* OPEN or DIRTY when the daemon went. */
+static int
+recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec)
+{
+	struct inode was, row;
+	struct stat st;
+	bool differs;
+	int r = staging_stat(c->st, inode->ino, &st);
+
+	if (r == -ENOENT)
+		return recover_missing(c, inode, rec);
+	if (r < 0)
+		return r;
+	rec->open++;
+	differs = (uint64_t)st.st_size != inode->size ||
+	    timespec_to_ns(st.st_mtim) != inode->staged_mtime;
+	if (inode->state == OBJECT_DIRTY)
+		r = differs ? index_mark_open(c->ix, inode->ino, &was, &row) : 0;
+	if (r == 0 && (inode->state == OBJECT_OPEN || differs))
+		r = queue_upload(c, inode, &st);
+	if (r == 0 && differs && inode->synced_generation != inode->generation &&
+	    inode->staged_mtime != 0) {
+		rec->torn++;
+		r = index_mark_torn(c->ix, inode->ino);
+	}
+	if (r == 0 && inode->state == OBJECT_DIRTY && !differs)
+		r = index_work_add(c->ix, WORK_UPLOAD, inode->ino, clock_wall_ns());
+	return r;
+}
+
+static int
+recover_stored(struct core *c, const struct inode *inode, struct recovery *rec)
+{
+	struct inode was, row;
+	struct stat st;
+	int r = staging_stat(c->st, inode->ino, &st);
+
+	if (r == -ENOENT) {
+		rec->rehydrate++;
+		return index_mark_remote(c->ix, inode->ino, inode->generation);
+	}
+	if (r < 0)
+		return r;
+	if ((uint64_t)st.st_size == inode->size && timespec_to_ns(st.st_mtim) == inode->staged_mtime)
+		return 0;
+	r = index_mark_open(c->ix, inode->ino, &was, &row);
+	return r < 0 ? r : queue_upload(c, inode, &st);
+}
+
+static int
+recover_state(struct core *c, enum object_state state, struct recovery *rec,
+    int (*one)(struct core *, const struct inode *, struct recovery *))
+{
+	struct inode inodes[BATCH];
+	uint64_t after = 0;
+	int n, i, r = 0;
+
+	while (r >= 0 && (n = index_list_state(c->ix, state, after, inodes, BATCH)) > 0) {
+		for (i = 0; i < n && r >= 0; i++)
+			r = one(c, &inodes[i], rec);
+		after = inodes[n - 1].ino;
+	}
+	return r;
+}
+
+/* ---- staged files without a row ---- */
+
+struct lost {
+	struct core *c;
+	uint64_t *inos;
+	size_t n, room;
+	struct recovery *rec;
+};
+
+static int
+collect_lost(void *arg, uint64_t ino)
+{
+	struct lost *l = arg;
+	struct inode inode;
+	struct work work;
+	int r = index_get(l->c->ix, ino, &inode);
+
+	index_ino_above(l->c->ix, ino);
+	if (r == 0 && inode.state == OBJECT_REMOTE) {
+		l->rec->freed++;
+		return index_work_add(l->c->ix, WORK_FREE, ino, clock_wall_ns());
+	}
+	if (r != -ENOENT)
+		return r;
+	/* Its row is gone on purpose: the bytes only wait to be freed. */
+	if (index_work_get(l->c->ix, WORK_FREE, ino, &work) == 0)
+		return 0;
+	if (l->n == l->room) {
+		size_t room = l->room ? l->room * 2 : 1024;
+		uint64_t *inos = realloc(l->inos, room * sizeof(*inos));
+
+		if (inos == NULL)
+			return -ENOMEM;
+		l->inos = inos;
+		l->room = room;
+	}
+	l->inos[l->n++] = ino;
+	return 0;
+}
+
+static int
+lost_and_found(struct core *c, uint64_t *ret_ino)
+{
+	struct caller root = { .umask = 077 };
+	struct inode dir;
+	struct attr attr;
+	int r = index_lookup(c->ix, INDEX_ROOT, "lost+found", &dir);
+
+	if (r == 0) {
+		*ret_ino = dir.ino;
+		return 0;
+	}
+	r = core_mkdir(c, INDEX_ROOT, "lost+found", 0700, &root, &attr);
+	if (r == 0) {
+		core_forget(c, attr.inode.ino, 1);
+		*ret_ino = attr.inode.ino;
+	}
+	return r;
+}
+
+static void
+lost_inode(const struct staging_place *place, uint64_t ino, const struct stat *st,
+    struct inode *ret_inode)
+{
+	int64_t mtime = timespec_to_ns(st->st_mtim);
+
+	*ret_inode = (struct inode){ .ino = ino, .mode = place->mode, .uid = place->uid,
+		.gid = place->gid, .flags = place->flags & INODE_DERIVED, .nlink = 1,
+		.size = (uint64_t)st->st_size, .mtime = mtime, .ctime = mtime, .btime = mtime,
+		.atime = timespec_to_ns(st->st_atim), .staged_mtime = mtime,
+		.generation = place->generation + 1, .state = OBJECT_OPEN };
+	if (S_ISDIR(ret_inode->mode))
+		*ret_inode = (struct inode){ .ino = ino, .mode = place->mode, .uid = place->uid,
+			.gid = place->gid, .flags = ret_inode->flags, .nlink = 2, .mtime = mtime,
+			.ctime = mtime, .btime = mtime, .atime = mtime };
+}
+
+/* Put one back: 1 done, 0 its parent isn't there (yet). */
+static int
+restore_one(struct core *c, uint64_t ino, bool last_chance)
+{
+	struct staging_place place = { .mode = S_IFREG | 0600 };
+	struct inode inode, parent;
+	struct stat st;
+	uint64_t found;
+	char name[300];
+	int r = staging_stat(c->st, ino, &st), p;
+
+	if (r < 0)
+		return r;
+	p = staging_place_read(c->st, ino, &place);
+	lost_inode(&place, ino, &st, &inode);
+	if (p == 0 && index_get(c->ix, place.parent, &parent) == 0) {
+		r = index_restore(c->ix, &inode, place.parent, place.name);
+		if (r == 0)
+			return 1;
+		if (r != -EEXIST && r != -ENOTDIR && r != -ENOENT)
+			return r;
+	}
+	if (!last_chance)
+		return 0;
+	r = lost_and_found(c, &found);
+	(void)snprintf(name, sizeof(name), "%ju", (uintmax_t)ino);
+	if (r == 0)
+		r = index_restore(c->ix, &inode, found, name);
+	return r < 0 ? r : 1;
+}
+
+static int
+restore_lost(struct core *c, struct lost *l)
+{
+	bool progress = true;
+	size_t left = l->n, i;
+	int r;
+
+	/* Parents first: go round as long as something finds its place. */
+	while (left > 0) {
+		size_t before = left;
+
+		for (i = 0; i < l->n; i++) {
+			if (l->inos[i] == 0)
+				continue;
+			r = restore_one(c, l->inos[i], !progress);
+			if (r < 0)
+				return r;
+			if (r == 0)
+				continue;
+			l->inos[i] = 0;
+			l->rec->restored++;
+			left--;
+		}
+		progress = left < before;
+	}
+	return 0;
+}
+
+int
+core_recover(struct core *c, bool clean, struct recovery *ret_recovery, struct error *err)
+{
+	struct recovery rec = { 0 };
+	struct lost lost = { .c = c, .rec = &rec };
+	int r;
+
+	r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
+	if (r >= 0)
+		r = recover_state(c, OBJECT_DIRTY, &rec, recover_unstored);
+	if (r >= 0 && !clean)
+		r = recover_state(c, OBJECT_STORED, &rec, recover_stored);
+	if (r >= 0 && (!clean || index_is_new(c->ix)))
+		r = staging_scan(c->st, collect_lost, &lost);
+	if (r >= 0)
+		r = restore_lost(c, &lost);
+	if (r >= 0 && rec.restored > 0)
+		r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
+	free(lost.inos);
+	if (r < 0)
+		return error_set(err, r, "index and staging cache can't be brought together: %s",
+		    strerror(-r));
+	core_collect(c, true);
+	*ret_recovery = rec;
+	return 0;
+}

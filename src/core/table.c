@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The inodes that somebody holds: the kernel (lookups), an open file, a worker.
+ *
+ *   1. A node exists while one of its counts is above zero.
+ *   2. An inode whose last name went is reaped when its node goes: no open file and no
+ *      kernel reference can meet a row that was deleted.
+ *   3. Locks: the table's for the hash and the counts, one of 64 stripes for a node's
+ *      open state.  The table's lock is taken first, and never held while a stripe's is
+ *      waited for: pin, drop the table, lock the stripe.
+ */
+#include "core/node.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t
+slot_of(const struct core *c, uint64_t ino)
+{
+	return (size_t)(ino * 0x9e3779b97f4a7c15ULL >> 20) & (c->slot_count - 1);
+}
+
+static void
+table_grow(struct core *c)
+{
+	size_t old = c->slot_count, i;
+	struct node **slots = calloc(old * 2, sizeof(*slots)), **was = c->slots;
+
+	if (slots == NULL)
+		return;
+	c->slots = slots;
+	c->slot_count = old * 2;
+	for (i = 0; i < old; i++) {
+		struct node *n = was[i];
+
+		while (n != NULL) {
+			struct node *next = n->next;
+			size_t at = slot_of(c, n->ino);
+
+			n->next = slots[at];
+			slots[at] = n;
+			n = next;
+		}
+	}
+	free(was);
+}
+
+static struct node *
+table_find(struct core *c, uint64_t ino)
+{
+	struct node *n;
+
+	for (n = c->slots[slot_of(c, ino)]; n != NULL; n = n->next)
+		if (n->ino == ino)
+			return n;
+	return NULL;
+}
+
+static struct node *
+table_get(struct core *c, uint64_t ino)
+{
+	struct node *n = table_find(c, ino);
+	size_t at;
+
+	if (n != NULL)
+		return n;
+	n = calloc(1, sizeof(*n));
+	if (n == NULL)
+		return NULL;
+	n->ino = ino;
+	if (c->node_count > c->slot_count)
+		table_grow(c);
+	at = slot_of(c, ino);
+	n->next = c->slots[at];
+	c->slots[at] = n;
+	c->node_count++;
+	return n;
+}
+
+/* Drop the node when nobody holds it; true when its inode is to be reaped. */
+static bool
+table_let_go(struct core *c, struct node *n)
+{
+	struct node **p;
+	bool reap;
+
+	if (n->pins > 0 || n->lookups > 0)
+		return false;
+	for (p = &c->slots[slot_of(c, n->ino)]; *p != n; p = &(*p)->next)
+		;
+	*p = n->next;
+	c->node_count--;
+	reap = n->unlinked;
+	free(n);
+	return reap;
+}
+
+static void
+reap(struct core *c, uint64_t ino)
+{
+	int r = index_reap(c->ix, ino);
+
+	if (r < 0 && r != -ENOENT && r != -EBUSY)
+		(void)log_errno(r, "inode %ju can't be reaped", (uintmax_t)ino);
+	if (r == 0 && c->events.upload_queued != NULL)
+		c->events.upload_queued(c->events.arg);
+}
+
+struct node *
+node_get(struct core *c, uint64_t ino)
+{
+	struct node *n;
+
+	lock_take(&c->table_lock);
+	n = table_get(c, ino);
+	if (n != NULL)
+		n->pins++;
+	lock_drop(&c->table_lock);
+	return n;
+}
+
+struct node *
+node_find(struct core *c, uint64_t ino)
+{
+	struct node *n;
+
+	lock_take(&c->table_lock);
+	n = table_find(c, ino);
+	if (n != NULL)
+		n->pins++;
+	lock_drop(&c->table_lock);
+	return n;
+}
+
+void
+node_put(struct core *c, struct node *n)
+{
+	uint64_t ino = n->ino;
+	bool gone;
+
+	lock_take(&c->table_lock);
+	n->pins--;
+	gone = table_let_go(c, n);
+	lock_drop(&c->table_lock);
+	if (gone)
+		reap(c, ino);
+}
+
+void
+core_remember(struct core *c, uint64_t ino)
+{
+	struct node *n;
+
+	lock_take(&c->table_lock);
+	n = table_get(c, ino);
+	if (n != NULL)
+		n->lookups++;
+	lock_drop(&c->table_lock);
+}
+
+void
+core_forget(struct core *c, uint64_t ino, uint64_t count)
+{
+	struct node *n;
+	bool gone = false;
+
+	lock_take(&c->table_lock);
+	n = table_find(c, ino);
+	if (n != NULL) {
+		n->lookups -= count < n->lookups ? count : n->lookups;
+		gone = table_let_go(c, n);
+	}
+	lock_drop(&c->table_lock);
+	if (gone)
+		reap(c, ino);
+}
+
+/* A name of the inode went.  When it was the last and nobody holds it, it is reaped now. */
+void
+node_unlinked(struct core *c, const struct inode *inode)
+{
+	struct node *n;
+
+	if (inode->nlink > 0)
+		return;
+	n = node_get(c, inode->ino);
+	if (n == NULL)
+		return;
+	lock_take(&c->table_lock);
+	n->unlinked = true;
+	lock_drop(&c->table_lock);
+	node_put(c, n);
+}
+
+void
+node_lock(struct core *c, struct node *n)
+{
+	lock_take(&c->stripes[n->ino % NODE_STRIPES]);
+}
+
+void
+node_unlock(struct core *c, struct node *n)
+{
+	lock_drop(&c->stripes[n->ino % NODE_STRIPES]);
+}
+
+/* ---- the core itself ---- */
+
+int
+core_new(const struct core_options *opt, struct core **ret_core)
+{
+	struct core *c = calloc(1, sizeof(*c));
+	size_t i;
+
+	if (c == NULL)
+		return -ENOMEM;
+	c->opt = *opt;
+	c->ix = opt->index;
+	c->st = opt->staging;
+	c->control_path = opt->control_path != NULL ? strdup(opt->control_path) : NULL;
+	c->slot_count = 4096;
+	c->slots = calloc(c->slot_count, sizeof(*c->slots));
+	if (c->slots == NULL) {
+		free(c->control_path);
+		free(c);
+		return -ENOMEM;
+	}
+	lock_init(&c->table_lock, RANK_TABLE);
+	for (i = 0; i < NODE_STRIPES; i++) {
+		lock_init(&c->stripes[i], RANK_OBJECT);
+		lock_cond_init(&c->linked[i]);
+	}
+	*ret_core = c;
+	return 0;
+}
+
+void
+core_free(struct core *c)
+{
+	size_t i;
+
+	if (c == NULL)
+		return;
+	for (i = 0; i < c->slot_count; i++) {
+		while (c->slots[i] != NULL) {
+			struct node *n = c->slots[i];
+
+			c->slots[i] = n->next;
+			free(n);
+		}
+	}
+	free(c->slots);
+	lock_release(&c->table_lock);
+	for (i = 0; i < NODE_STRIPES; i++) {
+		lock_release(&c->stripes[i]);
+		(void)pthread_cond_destroy(&c->linked[i]);
+	}
+	free(c->control_path);
+	free(c);
+}
+
+void
+core_set_fetcher(struct core *c, const struct fetcher *fetcher)
+{
+	c->fetcher = *fetcher;
+}
+
+void
+core_set_events(struct core *c, const struct core_events *events)
+{
+	c->events = *events;
+}
+
+struct index *
+core_index(struct core *c)
+{
+	return c->ix;
+}
+
+struct staging *
+core_staging(struct core *c)
+{
+	return c->st;
+}
+
+const struct core_options *
+core_get_options(const struct core *c)
+{
+	return &c->opt;
+}
+
+struct node *
+core_pin(struct core *c, uint64_t ino)
+{
+	struct node *n = node_get(c, ino);
+	struct inode inode;
+
+	if (n == NULL)
+		return NULL;
+	node_lock(c, n);
+	(void)node_load(c, n, &inode);
+	node_unlock(c, n);
+	return n;
+}
+
+void
+core_unpin(struct core *c, struct node *n)
+{
+	if (n != NULL)
+		node_put(c, n);
+}
+
+bool
+core_is_current(const struct node *n, uint64_t generation)
+{
+	return atomic_load(&n->generation) == generation && atomic_load(&n->raising) == 0;
+}
+
+void
+core_each_open(struct core *c, int64_t since,
+    void (*fn)(void *arg, uint64_t ino, int64_t since), void *arg)
+{
+	size_t i;
+
+	lock_take(&c->table_lock);
+	for (i = 0; i < c->slot_count; i++) {
+		const struct node *n;
+
+		for (n = c->slots[i]; n != NULL; n = n->next)
+			if (atomic_load(&n->writers) > 0 && atomic_load(&n->writer_since) < since)
+				fn(arg, n->ino, atomic_load(&n->writer_since));
+	}
+	lock_drop(&c->table_lock);
+}

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The tree: making, linking, moving and removing names. */
+#include "core/node.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Write the inode's place to its staged file, where it has one and its bytes or name aren't
+ * in the backend yet.  What fails here costs comfort after the loss of the index, no more. */
+void
+place_update(struct core *c, uint64_t ino)
+{
+	struct staging_place place;
+	struct inode inode;
+	int r = index_get(c->ix, ino, &inode);
+
+	if (r < 0 || !(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.state == OBJECT_REMOTE ||
+	    ino == INDEX_ROOT)
+		return;
+	place = (struct staging_place){ .generation = inode.generation, .mode = inode.mode,
+		.uid = inode.uid, .gid = inode.gid, .flags = inode.flags };
+	r = index_place(c->ix, ino, &place.parent, place.name);
+	if (r == 0)
+		r = staging_place_write(c->st, ino, &place);
+	if (r < 0 && r != -ENOENT)
+		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)ino);
+}
+
+static void
+upload_queued(struct core *c)
+{
+	if (c->events.upload_queued != NULL)
+		c->events.upload_queued(c->events.arg);
+}
+
+/*
+ * The first inode of a name: mode, owner, ACL and times.  New entries belong to the
+ * caller; a setgid directory hands on its group.
+ */
+static int
+template(struct core *c, uint64_t parent, uint32_t mode, const struct caller *who,
+    struct inode *ret_tmpl, struct acl_pair *ret_acl)
+{
+	int64_t now = clock_wall_ns();
+	struct inode dir;
+	int r = index_get(c->ix, parent, &dir);
+
+	if (r < 0)
+		return r;
+	if (dir.nlink == 0)
+		return -ENOENT;
+	r = acl_inherit(c, parent, who->umask, &mode, ret_acl);
+	if (r < 0)
+		return r;
+	*ret_tmpl = (struct inode){ .mode = mode, .uid = who->uid, .gid = who->gid,
+		.atime = now, .mtime = now, .ctime = now, .btime = now };
+	if ((dir.mode & S_ISGID) != 0) {
+		ret_tmpl->gid = dir.gid;
+		if (S_ISDIR(mode))
+			ret_tmpl->mode |= S_ISGID;
+	}
+	if (S_ISREG(mode)) {
+		ret_tmpl->state = OBJECT_OPEN;
+		ret_tmpl->generation = 1;
+	}
+	return 0;
+}
+
+/* A staged file for a new inode; undone by the caller when it fails. */
+static int
+stage_new(struct core *c, const struct inode *inode)
+{
+	int fd = staging_create(c->st, inode->ino);
+
+	if (fd < 0)
+		return fd;
+	if (S_ISDIR(inode->mode)) {
+		(void)close(fd);
+		return 0;
+	}
+	return fd;
+}
+
+static void
+discard_new(struct core *c, uint64_t parent, const char *name)
+{
+	struct inode gone;
+
+	if (index_unlink(c->ix, parent, name, clock_wall_ns(), &gone) == 0)
+		(void)index_reap(c->ix, gone.ino);
+}
+
+/* A row with a name, its ACL, and for files and directories the staged file; *ret_fd is
+ * wanted for files. */
+static int
+make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
+    const char *target, const struct caller *who, struct inode *ret_inode, int *ret_fd)
+{
+	struct acl_pair acl = { .access = NULL };
+	struct inode tmpl;
+	int r = template(c, parent, mode, who, &tmpl, &acl), fd = -1;
+
+	tmpl.rdev = rdev;
+	if (r == 0 && target != NULL)
+		tmpl.size = strlen(target);
+	if (r == 0)
+		r = index_create(c->ix, parent, name, &tmpl, target, ret_inode);
+	if (r == 0)
+		r = acl_store(c, ret_inode->ino, &acl);
+	acl_pair_release(&acl);
+	if (r == 0 && (S_ISREG(mode) || S_ISDIR(mode))) {
+		fd = stage_new(c, ret_inode);
+		r = fd < 0 ? fd : 0;
+		if (r < 0 && S_ISREG(mode))
+			discard_new(c, parent, name);
+		else if (r < 0)
+			(void)index_rmdir(c->ix, parent, name, clock_wall_ns(), ret_inode);
+	}
+	if (r == 0 && S_ISDIR(mode))
+		place_update(c, ret_inode->ino);
+	if (r == 0 && ret_fd != NULL)
+		*ret_fd = TAKE_FD(fd);
+	else if (fd > 0)
+		(void)close(fd);
+	return r;
+}
+
+static int
+made(struct core *c, const struct inode *inode, struct attr *ret_attr)
+{
+	core_remember(c, inode->ino);
+	return core_getattr(c, inode->ino, ret_attr);
+}
+
+int
+core_mknod(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,
+    const struct caller *who, struct attr *ret_attr)
+{
+	struct inode inode;
+	struct node *n;
+	int r = make(c, parent, name, mode, rdev, NULL, who, &inode, NULL);
+
+	if (r < 0)
+		return r;
+	/* A file made by mknod has no writer that will close it: it is flushed at once. */
+	if (S_ISREG(mode) && (n = node_get(c, inode.ino)) != NULL) {
+		node_lock(c, n);
+		r = node_flush(c, n, true);
+		node_unlock(c, n);
+		node_put(c, n);
+	}
+	return r < 0 ? r : made(c, &inode, ret_attr);
+}
+
+int
+core_mkdir(struct core *c, uint64_t parent, const char *name, uint32_t mode,
+    const struct caller *who, struct attr *ret_attr)
+{
+	struct inode inode;
+	int r = make(c, parent, name, S_IFDIR | (mode & 07777), 0, NULL, who, &inode, NULL);
+
+	return r < 0 ? r : made(c, &inode, ret_attr);
+}
+
+int
+core_symlink(struct core *c, uint64_t parent, const char *name, const char *target,
+    const struct caller *who, struct attr *ret_attr)
+{
+	struct caller plain = *who;
+	struct inode inode;
+	int r;
+
+	plain.umask = 0;
+	r = make(c, parent, name, S_IFLNK | 0777, 0, target, &plain, &inode, NULL);
+	return r < 0 ? r : made(c, &inode, ret_attr);
+}
+
+int
+core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct attr *ret_attr)
+{
+	struct inode inode;
+	struct node *n;
+	int r = index_link(c->ix, ino, parent, name, clock_wall_ns(), &inode);
+
+	if (r < 0)
+		return r;
+	n = node_find(c, ino);
+	if (n != NULL) {
+		bool was_unnamed;
+
+		lock_take(&c->table_lock);
+		was_unnamed = n->unlinked;
+		n->unlinked = false;
+		lock_drop(&c->table_lock);
+		/* O_TMPFILE got its name: now there is something to store. */
+		if (was_unnamed) {
+			node_lock(c, n);
+			n->change = index_changes(c->ix);
+			(void)node_flush(c, n, true);
+			node_unlock(c, n);
+		}
+		node_put(c, n);
+	}
+	place_update(c, ino);
+	return made(c, &inode, ret_attr);
+}
+
+int
+core_unlink(struct core *c, uint64_t parent, const char *name)
+{
+	struct inode gone;
+	int r = index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
+
+	if (r < 0)
+		return r;
+	node_unlinked(c, &gone);
+	if (gone.nlink > 0)
+		place_update(c, gone.ino);
+	upload_queued(c);
+	return 0;
+}
+
+int
+core_rmdir(struct core *c, uint64_t parent, const char *name)
+{
+	struct inode gone;
+	int r = index_rmdir(c->ix, parent, name, clock_wall_ns(), &gone);
+
+	if (r < 0)
+		return r;
+	node_unlinked(c, &gone);
+	return 0;
+}
+
+int
+core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparent,
+    const char *newname, unsigned flags)
+{
+	struct quiet quiet = quiet_for(c, newname);
+	struct index_renamed done;
+	struct node *n;
+	int r = index_rename(c->ix, parent, name, newparent, newname, flags, &quiet, &done);
+
+	if (r < 0)
+		return r;
+	n = node_find(c, done.moved.ino);
+	if (n != NULL) {
+		node_lock(c, n);
+		n->change = index_changes(c->ix);
+		node_unlock(c, n);
+		node_put(c, n);
+	}
+	place_update(c, done.moved.ino);
+	if (done.other.ino != 0) {
+		node_unlinked(c, &done.other);
+		if ((flags & INDEX_EXCHANGE) != 0)
+			place_update(c, done.other.ino);
+	}
+	upload_queued(c);
+	return 0;
+}
+
+int
+core_readlink(struct core *c, uint64_t ino, char **ret_target)
+{
+	return index_readlink(c->ix, ino, ret_target);
+}
+
+/* ---- files that are made open (see file.c for the rest) ---- */
+
+int
+core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, int flags,
+    const struct caller *who, struct handle **ret_handle, struct attr *ret_attr)
+{
+	CLEANUP_CLOSE int fd = -1;
+	struct inode inode;
+	int r = make(c, parent, name, S_IFREG | (mode & 07777), 0, NULL, who, &inode, &fd);
+
+	if (r < 0)
+		return r;
+	core_remember(c, inode.ino);
+	r = handle_new(c, &inode, flags, TAKE_FD(fd), ret_handle);
+	*ret_attr = (struct attr){ .inode = inode, .moving = true };
+	return r;
+}
+
+int
+core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
+    const struct caller *who, struct handle **ret_handle, struct attr *ret_attr)
+{
+	struct acl_pair acl = { .access = NULL };
+	struct inode tmpl, inode;
+	int r = template(c, parent, S_IFREG | (mode & 07777), who, &tmpl, &acl), fd = -1;
+
+	if (r == 0)
+		r = index_create_unnamed(c->ix, &tmpl, &inode);
+	if (r == 0)
+		r = acl_store(c, inode.ino, &acl);
+	acl_pair_release(&acl);
+	if (r < 0)
+		return r;
+	core_remember(c, inode.ino);
+	node_unlinked(c, &inode);
+	fd = staging_create(c->st, inode.ino);
+	if (fd < 0) {
+		core_forget(c, inode.ino, 1);
+		return fd;
+	}
+	r = handle_new(c, &inode, flags, fd, ret_handle);
+	*ret_attr = (struct attr){ .inode = inode, .moving = true };
+	return r;
+}

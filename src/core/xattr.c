@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Extended attributes: the user's own, kept in the index; and user.tbfs.*, which tbfs
+ * answers but doesn't list, so that `rsync -X` doesn't copy them.
+ */
+#include "core/node.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/digest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+
+enum { XATTR_VALUE_MAX = 65536, URL_EXPIRES = 3600 };
+
+#define VIRTUAL_PREFIX "user.tbfs."
+
+static ssize_t
+answer(const char *text, void *buf, size_t room)
+{
+	size_t len = strlen(text);
+
+	if (room == 0)
+		return (ssize_t)len;
+	if (room < len)
+		return -ERANGE;
+	memcpy(buf, text, len);
+	return (ssize_t)len;
+}
+
+static void
+state_text(struct core *c, const struct inode *inode, char *ret_text, size_t room)
+{
+	static const char *const names[] = { "none", "open", "dirty", "stored", "remote" };
+	struct work work;
+	bool stuck = index_work_get(c->ix, WORK_UPLOAD, inode->ino, &work) == 0 && work.stuck;
+
+	(void)snprintf(ret_text, room, "%s%s%s", names[inode->state], stuck ? "+stuck" : "",
+	    (inode->flags & INODE_TORN) != 0 ? "+torn" : "");
+}
+
+static ssize_t
+virtual_object(struct core *c, const struct inode *inode, const char *what, void *buf, size_t room)
+{
+	struct object object;
+	char hex[SHA256_LEN * 2 + 1];
+	int r = inode->object == 0 ? -ENOENT : index_object_get(c->ix, inode->object, &object);
+
+	if (r == -ENOENT)
+		return -ENODATA;
+	if (r < 0)
+		return r;
+	if (strcmp(what, "key") == 0)
+		return answer(object.key, buf, room);
+	if (strcmp(what, "backend") == 0)
+		return answer(object.backend, buf, room);
+	if (inode->state != OBJECT_STORED && inode->state != OBJECT_REMOTE)
+		return -ENODATA;
+	hex_encode(object.sha256, SHA256_LEN, hex);
+	return answer(hex, buf, room);
+}
+
+static ssize_t
+virtual_url(struct core *c, const struct inode *inode, void *buf, size_t room)
+{
+	CLEANUP_FREE char *url = NULL;
+	struct object object;
+	int r = inode->object == 0 ? -ENOENT : index_object_get(c->ix, inode->object, &object);
+
+	if (r < 0 || c->fetcher.url == NULL)
+		return -ENODATA;
+	r = c->fetcher.url(c->fetcher.arg, &object, URL_EXPIRES, &url, NULL);
+	return r < 0 ? (r == -ENOTSUP ? -EOPNOTSUPP : r) : answer(url, buf, room);
+}
+
+static ssize_t
+virtual_error(struct core *c, const struct inode *inode, void *buf, size_t room)
+{
+	struct work work;
+
+	if (index_work_get(c->ix, WORK_UPLOAD, inode->ino, &work) == 0 && work.error[0] != '\0')
+		return answer(work.error, buf, room);
+	return -ENODATA;
+}
+
+static ssize_t
+virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t room)
+{
+	struct inode inode;
+	char text[64];
+	int r;
+
+	if (strcmp(what, "control") == 0)
+		return c->control_path == NULL ? -ENODATA : answer(c->control_path, buf, room);
+	r = index_get(c->ix, ino, &inode);
+	if (r < 0)
+		return r;
+	if (strcmp(what, "ino") == 0) {
+		(void)snprintf(text, sizeof(text), "%ju", (uintmax_t)ino);
+		return answer(text, buf, room);
+	}
+	if (inode.state == OBJECT_NONE)
+		return -ENODATA;
+	if (strcmp(what, "state") == 0) {
+		state_text(c, &inode, text, sizeof(text));
+		return answer(text, buf, room);
+	}
+	if (strcmp(what, "url") == 0)
+		return virtual_url(c, &inode, buf, room);
+	if (strcmp(what, "error") == 0)
+		return virtual_error(c, &inode, buf, room);
+	if (strcmp(what, "key") == 0 || strcmp(what, "backend") == 0 || strcmp(what, "sha256") == 0)
+		return virtual_object(c, &inode, what, buf, room);
+	if (c->events.virtual_get != NULL)
+		return c->events.virtual_get(c->events.arg, ino, what, buf, room);
+	return -ENODATA;
+}
+
+ssize_t
+core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room)
+{
+	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
+		return virtual_get(c, ino, name + sizeof(VIRTUAL_PREFIX) - 1, buf, room);
+	return index_xattr_get(c->ix, ino, name, buf, room);
+}
+
+ssize_t
+core_listxattr(struct core *c, uint64_t ino, char *buf, size_t room)
+{
+	return index_xattr_list(c->ix, ino, buf, room);
+}
+
+static int
+set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value, size_t len)
+{
+	struct inode to = { .ino = ino }, row;
+	bool minimal;
+	int r = index_get(c->ix, ino, &row);
+
+	to.mode = row.mode;
+	if (r == 0)
+		r = acl_to_mode(value, len, &to.mode, &minimal);
+	if (r < 0)
+		return r;
+	to.ctime = clock_wall_ns();
+	r = index_set_attr(c->ix, ino, ATTR_MODE | ATTR_CTIME, &to, &row);
+	if (r < 0)
+		return r;
+	if (minimal) {
+		r = index_xattr_remove(c->ix, ino, name, to.ctime);
+		return r == -ENODATA ? 0 : r;
+	}
+	return index_xattr_set(c->ix, ino, name, value, len, 0, to.ctime);
+}
+
+int
+core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
+    int flags)
+{
+	unsigned how = ((flags & XATTR_CREATE) != 0 ? INDEX_XATTR_CREATE : 0u) |
+	    ((flags & XATTR_REPLACE) != 0 ? INDEX_XATTR_REPLACE : 0u);
+
+	if (len > XATTR_VALUE_MAX)
+		return -E2BIG;
+	if (strlen(name) > 255)
+		return -ERANGE;
+	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
+		return c->events.virtual_set == NULL ? -EPERM : c->events.virtual_set(c->events.arg, ino,
+		    name + sizeof(VIRTUAL_PREFIX) - 1, value, len);
+	if (strcmp(name, "system.posix_acl_access") == 0)
+		return set_access_acl(c, ino, name, value, len);
+	return index_xattr_set(c->ix, ino, name, value, len, how, clock_wall_ns());
+}
+
+int
+core_removexattr(struct core *c, uint64_t ino, const char *name)
+{
+	int r;
+
+	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
+		return -EPERM;
+	r = index_xattr_remove(c->ix, ino, name, clock_wall_ns());
+	/* Removing an ACL that isn't there is no error. */
+	if (r == -ENODATA && strncmp(name, "system.posix_acl_", 17) == 0)
+		return 0;
+	return r;
+}

@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Requests about open files.  With passthrough the kernel moves the bytes and only the
+ * odd calls arrive here; without it, all of them do.
+ */
+#include "fs/private.h"
+
+#include "base/cleanup.h"
+#include "base/io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void
+count_open(struct fs *fs, int32_t backing)
+{
+	if (backing > 0)
+		atomic_fetch_add_explicit(&fs->passthrough_opens, 1, memory_order_relaxed);
+	else
+		atomic_fetch_add_explicit(&fs->daemon_opens, 1, memory_order_relaxed);
+}
+
+static void
+prepare(struct fs *fs, struct handle *h, struct fuse_file_info *fi, int32_t *ret_backing)
+{
+	fi->fh = (uint64_t)(uintptr_t)h;
+	*ret_backing = 0;
+	(void)passthrough_begin(fs, h, ret_backing);
+	if (*ret_backing == 0)
+		fi->keep_cache = (h->flags & (O_DIRECT | O_TRUNC)) == 0;
+	fi->direct_io = *ret_backing == 0 && (h->flags & O_DIRECT) != 0;
+	count_open(fs, *ret_backing);
+}
+
+void
+op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+    struct fuse_file_info *fi)
+{
+	struct caller who = req_caller(req);
+	struct fuse_entry_param e;
+	struct handle *h;
+	struct attr attr;
+	int32_t backing;
+	int r = check_name(name);
+
+	if (r == 0)
+		r = core_create(req_core(req), parent, name, mode, fi->flags, &who, &h, &attr);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
+	prepare(req_fs(req), h, fi, &backing);
+	attr_to_entry(&attr, &e);
+	passthrough_reply_create(req, &e, fi, backing);
+}
+
+static void
+open_run(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct caller who = req_caller(req);
+	struct handle *h;
+	int32_t backing;
+	int r = core_open(req_core(req), ino, fi->flags, &h);
+
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
+	if ((fi->flags & O_TRUNC) != 0)
+		core_written(req_core(req), h, &who);
+	prepare(req_fs(req), h, fi, &backing);
+	/* Nothing to say at close when nothing can have been written. */
+	passthrough_reply_open(req, fi, backing, !h->writer);
+}
+
+struct slow_open {
+	fuse_req_t req;
+	fuse_ino_t ino;
+	struct fuse_file_info fi;
+};
+
+static void
+slow_open_run(void *arg)
+{
+	struct slow_open *s = arg;
+
+	open_run(s->req, s->ino, &s->fi);
+	free(s);
+}
+
+void
+op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct slow_open *slow;
+
+	if (core_open_blocks(req_core(req), ino, fi->flags)) {
+		slow = malloc(sizeof(*slow));
+		if (slow != NULL) {
+			*slow = (struct slow_open){ req, ino, *fi };
+			if (jobq_put(req_fs(req)->slow, slow_open_run, slow) == 0)
+				return;
+			free(slow);
+		}
+	}
+	open_run(req, ino, fi);
+}
+
+void
+op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct fuse_bufvec buf = FUSE_BUFVEC_INIT(size);
+	struct handle *h = fi_handle(fi);
+
+	(void)ino;
+	if (h->fd < 0) {
+		reply(req, -EIO);
+		return;
+	}
+	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+	buf.buf[0].fd = h->fd;
+	buf.buf[0].pos = off;
+	(void)fuse_reply_data(req, &buf, FUSE_BUF_NO_SPLICE);
+}
+
+void
+op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+    struct fuse_file_info *fi)
+{
+	struct caller who = req_caller(req);
+	struct handle *h = fi_handle(fi);
+	int r;
+
+	(void)ino;
+	if (h->fd < 0) {
+		reply(req, -EIO);
+		return;
+	}
+	if (!fi->writepage)
+		core_written(req_core(req), h, &who);
+	/* All of it or an error, never a part: callers ignore short counts. */
+	r = pwrite_full(h->fd, buf, size, (uint64_t)off);
+	if (r < 0)
+		reply(req, r);
+	else
+		(void)fuse_reply_write(req, size);
+}
+
+void
+op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)ino;
+	reply(req, core_flush(req_core(req), fi_handle(fi)));
+}
+
+void
+op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct handle *h = fi_handle(fi);
+
+	(void)ino;
+	passthrough_end(req_fs(req), h);
+	core_release(req_core(req), h);
+	reply(req, 0);
+}
+
+void
+op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino;
+	reply(req, core_fsync(req_core(req), fi_handle(fi), datasync != 0));
+}
+
+void
+op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+    struct fuse_file_info *fi)
+{
+	struct caller who = req_caller(req);
+	CLEANUP_CLOSE int fd = core_handle_fd(req_core(req), fi_handle(fi), O_RDWR);
+
+	(void)ino;
+	core_written(req_core(req), fi_handle(fi), &who);
+	reply(req, fd < 0 ? fd : fallocate(fd, mode, off, len) < 0 ? -errno : 0);
+}
+
+void
+op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	CLEANUP_CLOSE int fd = core_handle_fd(req_core(req), fi_handle(fi), O_RDONLY);
+	off_t at;
+
+	(void)ino;
+	if (fd < 0) {
+		reply(req, fd);
+		return;
+	}
+	at = lseek(fd, off, whence);
+	if (at < 0)
+		reply(req, -errno);
+	else
+		(void)fuse_reply_lseek(req, at);
+}
+
+void
+op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
+    struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out,
+    size_t len, int flags)
+{
+	struct caller who = req_caller(req);
+	CLEANUP_CLOSE int in = core_handle_fd(req_core(req), fi_handle(fi_in), O_RDONLY);
+	CLEANUP_CLOSE int out = core_handle_fd(req_core(req), fi_handle(fi_out), O_RDWR);
+	ssize_t n;
+
+	(void)ino_in;
+	(void)ino_out;
+	if (in < 0 || out < 0) {
+		reply(req, in < 0 ? in : out);
+		return;
+	}
+	core_written(req_core(req), fi_handle(fi_out), &who);
+	n = copy_file_range(in, &off_in, out, &off_out, len, (unsigned)flags);
+	if (n < 0)
+		reply(req, -errno);
+	else
+		(void)fuse_reply_write(req, (size_t)n);
+}

@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The session: mount, request loops, the notifier.
+ *
+ * Loop threads read a request, call core and answer; what may block for long goes to
+ * the slow pool.  The notifier is a thread of its own because a notification can wait
+ * for a request that a loop thread is still to answer.
+ */
+#include "fs/private.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+enum { LOOP_THREADS = 4, SLOW_THREADS = 8, SLOW_BOUND = 256 };
+
+static void *
+loop_run(void *arg)
+{
+	struct fs *fs = arg;
+	struct fuse_buf buf = { .mem = NULL };
+
+	while (!fuse_session_exited(fs->se)) {
+		int n = fuse_session_receive_buf(fs->se, &buf);
+
+		if (n == -EINTR || n == -EAGAIN)
+			continue;
+		if (n <= 0) {
+			if (n < 0 && n != -ENODEV)
+				(void)log_errno(n, "reading from /dev/fuse");
+			fuse_session_exit(fs->se);
+			break;
+		}
+		fuse_session_process_buf(fs->se, &buf);
+		lock_assert_none();
+	}
+	free(buf.mem);
+	return NULL;
+}
+
+/* ---- telling the kernel ---- */
+
+static void
+note_send(struct fs *fs, const struct note *note)
+{
+	int r;
+
+	if (note->name == NULL)
+		r = fuse_lowlevel_notify_inval_inode(fs->se, note->ino, -1, 0);
+	else
+		r = fuse_lowlevel_notify_inval_entry(fs->se, note->ino, note->name, strlen(note->name));
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ENODEV && r != -EBADF)
+		log_debug("notify inode %ju: %s", (uintmax_t)note->ino, strerror(-r));
+}
+
+static void *
+notifier_run(void *arg)
+{
+	struct fs *fs = arg;
+
+	lock_take(&fs->note_lock);
+	while (!fs->stop) {
+		struct note note;
+
+		if (fs->note_count == 0) {
+			(void)lock_wait(&fs->note_lock, &fs->noted, 0);
+			continue;
+		}
+		note = fs->notes[fs->note_first];
+		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
+		fs->note_count--;
+		lock_drop(&fs->note_lock);
+		note_send(fs, &note);
+		free(note.name);
+		lock_take(&fs->note_lock);
+	}
+	lock_drop(&fs->note_lock);
+	return NULL;
+}
+
+static void
+note_add(struct fs *fs, uint64_t ino, const char *name)
+{
+	struct note note = { .ino = ino, .name = name == NULL ? NULL : strdup(name) };
+
+	lock_take(&fs->note_lock);
+	/* When the queue is full the oldest goes: its copy lives until its timeout. */
+	if (fs->note_count == NOTES_MAX) {
+		free(fs->notes[fs->note_first].name);
+		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
+		fs->note_count--;
+	}
+	fs->notes[(fs->note_first + fs->note_count++) % NOTES_MAX] = note;
+	(void)pthread_cond_signal(&fs->noted);
+	lock_drop(&fs->note_lock);
+}
+
+void
+fs_attr_changed(struct fs *fs, uint64_t ino)
+{
+	note_add(fs, ino, NULL);
+}
+
+void
+fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
+{
+	note_add(fs, parent, name);
+	note_add(fs, parent, NULL);
+}
+
+/* ---- mount ---- */
+
+static int
+session_new(struct fs *fs, const struct fs_options *opt, struct error *err)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	char *options = NULL;
+	int r = 0;
+
+	if (asprintf(&options, "fsname=%s,subtype=tbfs,default_permissions%s%s%s", opt->source,
+	    opt->allow_other ? ",allow_other" : "", opt->mount_options != NULL ? "," : "",
+	    opt->mount_options != NULL ? opt->mount_options : "") < 0)
+		return -ENOMEM;
+	if (fuse_opt_add_arg(&args, "tbfs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
+	    fuse_opt_add_arg(&args, options) < 0 || (opt->debug && fuse_opt_add_arg(&args, "-d") < 0))
+		r = -ENOMEM;
+	if (r == 0) {
+		fs->se = fuse_session_new(&args, &tree_ops, sizeof(tree_ops), fs);
+		if (fs->se == NULL)
+			r = error_set(err, -EINVAL, "FUSE refuses the mount options %s", options);
+	}
+	fuse_opt_free_args(&args);
+	free(options);
+	return r;
+}
+
+static int
+start_threads(struct fs *fs)
+{
+	unsigned i;
+	int r = jobq_new("tbfs-slow", SLOW_THREADS, SLOW_BOUND, &fs->slow);
+
+	if (r == 0)
+		r = -pthread_create(&fs->notifier, NULL, notifier_run, fs);
+	fs->notifier_runs = r == 0;
+	for (i = 0; r == 0 && i < fs->n_threads; i++) {
+		r = -pthread_create(&fs->threads[i], NULL, loop_run, fs);
+		if (r == 0)
+			(void)pthread_setname_np(fs->threads[i], "tbfs-fuse");
+		else
+			fs->n_threads = i;
+	}
+	return r;
+}
+
+int
+fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs, struct error *err)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+	int r;
+
+	if (fs == NULL)
+		return -ENOMEM;
+	fs->core = core;
+	fs->want_passthrough = opt->passthrough;
+	fs->n_threads = opt->threads > 0 ? opt->threads : LOOP_THREADS;
+	fs->threads = calloc(fs->n_threads, sizeof(*fs->threads));
+	fs->mountpoint = strdup(opt->mountpoint);
+	lock_init(&fs->note_lock, RANK_QUEUE);
+	lock_cond_init(&fs->noted);
+	r = session_new(fs, opt, err);
+	if (r == 0 && fuse_session_mount(fs->se, opt->mountpoint) != 0)
+		r = error_set(err, -ENODEV, "%s can't be mounted: is /dev/fuse there, and are you allowed "
+		    "to mount here?", opt->mountpoint);
+	if (r == 0) {
+		r = passthrough_attach(fs);
+		if (r == 0)
+			r = start_threads(fs);
+		if (r < 0)
+			(void)error_set(err, r, "the FUSE session can't be started: %s", strerror(-r));
+	}
+	if (r < 0) {
+		if (fs->se != NULL)
+			fuse_session_unmount(fs->se);
+		fs_free(fs);
+		return r;
+	}
+	*ret_fs = fs;
+	return 0;
+}
+
+void
+fs_wait(struct fs *fs)
+{
+	unsigned i;
+
+	for (i = 0; i < fs->n_threads; i++)
+		(void)pthread_join(fs->threads[i], NULL);
+	fs->n_threads = 0;
+}
+
+int
+fs_unmount(struct fs *fs, bool lazy)
+{
+	if (geteuid() == 0)
+		return umount2(fs->mountpoint, lazy ? MNT_DETACH : 0) < 0 ? -errno : 0;
+	fuse_session_exit(fs->se);
+	fuse_session_unmount(fs->se);
+	return 0;
+}
+
+void
+fs_free(struct fs *fs)
+{
+	if (fs == NULL)
+		return;
+	jobq_free(fs->slow);
+	lock_take(&fs->note_lock);
+	fs->stop = true;
+	(void)pthread_cond_broadcast(&fs->noted);
+	lock_drop(&fs->note_lock);
+	if (fs->notifier_runs)
+		(void)pthread_join(fs->notifier, NULL);
+	while (fs->note_count > 0) {
+		free(fs->notes[fs->note_first].name);
+		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
+		fs->note_count--;
+	}
+	if (fs->se != NULL) {
+		fuse_session_unmount(fs->se);
+		fuse_session_destroy(fs->se);
+	}
+	lock_release(&fs->note_lock);
+	(void)pthread_cond_destroy(&fs->noted);
+	free(fs->threads);
+	free(fs->mountpoint);
+	free(fs);
+}
+
+void
+fs_get_counts(const struct fs *fs, struct fs_counts *ret_counts)
+{
+	ret_counts->requests = atomic_load(&fs->requests);
+	ret_counts->passthrough_opens = atomic_load(&fs->passthrough_opens);
+	ret_counts->daemon_opens = atomic_load(&fs->daemon_opens);
+}
+
+bool
+fs_has_passthrough(const struct fs *fs)
+{
+	return atomic_load(&fs->passthrough);
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* Attributes and extended attributes of an inode. */
+#include "index/db.h"
+#include "index/index.h"
+
+#include <errno.h>
+#include <string.h>
+
+int
+index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode *to,
+    struct inode *ret_inode)
+{
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &i);
+	if (r == 0) {
+		i.mode = (mask & ATTR_MODE) != 0 ? (i.mode & ~07777u) | (to->mode & 07777u) : i.mode;
+		i.uid = (mask & ATTR_UID) != 0 ? to->uid : i.uid;
+		i.gid = (mask & ATTR_GID) != 0 ? to->gid : i.gid;
+		i.size = (mask & ATTR_SIZE) != 0 ? to->size : i.size;
+		i.atime = (mask & ATTR_ATIME) != 0 ? to->atime : i.atime;
+		i.mtime = (mask & ATTR_MTIME) != 0 ? to->mtime : i.mtime;
+		i.ctime = (mask & ATTR_CTIME) != 0 ? to->ctime : i.ctime;
+		r = db_run(db, "UPDATE inode SET mode=?, uid=?, gid=?, size=?, atime=?, mtime=?, ctime=?"
+		    " WHERE ino=?", "iiiiiiii", (int64_t)i.mode, (int64_t)i.uid, (int64_t)i.gid,
+		    (int64_t)i.size, i.atime, i.mtime, i.ctime, (int64_t)ino);
+	}
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_inode = i;
+	return r;
+}
+
+static int
+touch_ctime(struct db *db, uint64_t ino, int64_t now)
+{
+	int r = db_change(db, "UPDATE inode SET ctime=? WHERE ino=?", "ii", now, (int64_t)ino);
+
+	return r < 0 ? r : r == 0 ? -ENOENT : 0;
+}
+
+int
+index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len,
+    unsigned flags, int64_t now)
+{
+	struct db *db = &ix->writer;
+	int64_t one;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = touch_ctime(db, ino, now);
+	if (r == 0 && flags != 0) {
+		r = db_int(db, &one, "SELECT 1 FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
+		if (r == 0 && (flags & INDEX_XATTR_CREATE) != 0)
+			r = -EEXIST;
+		else if (r == -ENOENT)
+			r = (flags & INDEX_XATTR_REPLACE) != 0 ? -ENODATA : 0;
+	}
+	if (r == 0)
+		r = db_run(db, "INSERT INTO xattr VALUES(?,?,?) ON CONFLICT(ino,name)"
+		    " DO UPDATE SET value=excluded.value", "isb", (int64_t)ino, name,
+		    len > 0 ? value : "", (int)len);
+	return db_end(ix, r);
+}
+
+ssize_t
+index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, size_t room)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	ssize_t len;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT value FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
+	if (r == 0)
+		r = db_step(db, q);
+	len = r == 0 ? -ENODATA : r;
+	if (r == 1) {
+		len = sqlite3_column_bytes(q, 0);
+		if (room > 0 && (size_t)len > room)
+			len = -ERANGE;
+		else if (room > 0 && len > 0)
+			memcpy(buf, sqlite3_column_blob(q, 0), (size_t)len);
+		db_done(q);
+	}
+	lock_drop(&db->lock);
+	return len;
+}
+
+ssize_t
+index_xattr_list(struct index *ix, uint64_t ino, char *buf, size_t room)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	size_t len = 0;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT name FROM xattr WHERE ino=?", "i", (int64_t)ino);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		size_t n = (size_t)sqlite3_column_bytes(q, 0) + 1;
+
+		r = 0;
+		if (room > 0 && len + n > room) {
+			db_done(q);
+			r = -ERANGE;
+			break;
+		}
+		if (room > 0)
+			memcpy(buf + len, sqlite3_column_text(q, 0), n);
+		len += n;
+	}
+	lock_drop(&db->lock);
+	return r < 0 ? r : (ssize_t)len;
+}
+
+int
+index_xattr_remove(struct index *ix, uint64_t ino, const char *name, int64_t now)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_change(db, "DELETE FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
+	if (r == 0)
+		r = -ENODATA;
+	if (r > 0)
+		r = touch_ctime(db, ino, now);
+	return db_end(ix, r);
+}

@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Connections, statements, transactions.
+ *
+ * There are three connections: the writer, behind one lock; a reader, behind
+ * another, which sees what was committed last and is never held up by a writer's
+ * commit or sync; and one for maintenance.  Ordinary commits are synchronous=NORMAL:
+ * they go to the write-ahead log and reach the disk with the next sync, in order.
+ */
+#include "index/db.h"
+
+#include "base/log.h"
+#include "index/index.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int
+db_errno(struct db *db, const char *sql)
+{
+	int code = sqlite3_extended_errcode(db->handle);
+
+	switch (code & 0xff) {
+	case SQLITE_OK:
+	case SQLITE_ROW:
+	case SQLITE_DONE:
+		return 0;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_CONSTRAINT:
+		return -EEXIST;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_IOERR:
+		if (sqlite3_system_errno(db->handle) == ENOSPC)
+			return -ENOSPC;
+		break;
+	default:
+		break;
+	}
+	log_err("index: %s (%d) in: %.120s", sqlite3_errmsg(db->handle), code, sql);
+	return -EIO;
+}
+
+int
+db_open(struct db *db, struct index *owner, const char *path, bool readonly, struct error *err)
+{
+	int flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+
+	db->owner = owner;
+	lock_init(&db->lock, RANK_INDEX);
+	if (sqlite3_open_v2(path, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
+		int r = sqlite3_errcode(db->handle) == SQLITE_CANTOPEN ? -EACCES : -EIO;
+
+		return error_set(err, r, "index %s can't be opened: %s", path,
+		    sqlite3_errmsg(db->handle));
+	}
+	(void)sqlite3_busy_timeout(db->handle, 10000);
+	(void)sqlite3_extended_result_codes(db->handle, 1);
+	return 0;
+}
+
+void
+db_close(struct db *db)
+{
+	size_t i;
+
+	if (db->handle == NULL)
+		return;
+	for (i = 0; i < DB_STATEMENTS; i++)
+		(void)sqlite3_finalize(db->cache[i].stmt);
+	(void)sqlite3_close_v2(db->handle);
+	db->handle = NULL;
+	lock_release(&db->lock);
+}
+
+static int
+db_prepare(struct db *db, const char *sql, sqlite3_stmt **ret_q)
+{
+	size_t at = ((uintptr_t)sql >> 3) % DB_STATEMENTS, i;
+
+	for (i = 0; i < DB_STATEMENTS; i++, at = (at + 1) % DB_STATEMENTS) {
+		if (db->cache[at].sql == sql) {
+			*ret_q = db->cache[at].stmt;
+			return 0;
+		}
+		if (db->cache[at].sql == NULL)
+			break;
+	}
+	if (i == DB_STATEMENTS)
+		return -ENOMEM;
+	if (sqlite3_prepare_v3(db->handle, sql, -1, SQLITE_PREPARE_PERSISTENT,
+	    &db->cache[at].stmt, NULL) != SQLITE_OK)
+		return db_errno(db, sql);
+	db->cache[at].sql = sql;
+	*ret_q = db->cache[at].stmt;
+	return 0;
+}
+
+static int
+db_bind(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, va_list ap)
+{
+	sqlite3_stmt *q = NULL;
+	int i, r = db_prepare(db, sql, &q);
+
+	if (r < 0)
+		return r;
+	for (i = 1; *fmt != '\0'; fmt++, i++) {
+		const void *blob;
+
+		switch (*fmt) {
+		case 'i':
+			(void)sqlite3_bind_int64(q, i, va_arg(ap, int64_t));
+			break;
+		case 's':
+			(void)sqlite3_bind_text(q, i, va_arg(ap, const char *), -1, SQLITE_STATIC);
+			break;
+		default:
+			blob = va_arg(ap, const void *);
+			(void)sqlite3_bind_blob(q, i, blob, va_arg(ap, int), SQLITE_STATIC);
+			break;
+		}
+	}
+	atomic_fetch_add_explicit(&db->owner->statements, 1, memory_order_relaxed);
+	*ret_q = q;
+	return 0;
+}
+
+int
+db_step(struct db *db, sqlite3_stmt *q)
+{
+	int rc = sqlite3_step(q), r;
+
+	if (rc == SQLITE_ROW)
+		return 1;
+	r = rc == SQLITE_DONE ? 0 : db_errno(db, sqlite3_sql(q));
+	db_done(q);
+	return r;
+}
+
+void
+db_done(sqlite3_stmt *q)
+{
+	(void)sqlite3_reset(q);
+	(void)sqlite3_clear_bindings(q);
+}
+
+int
+db_query(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = db_bind(db, ret_q, sql, fmt, ap);
+	va_end(ap);
+	return r;
+}
+
+int
+db_run(struct db *db, const char *sql, const char *fmt, ...)
+{
+	sqlite3_stmt *q = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = db_bind(db, &q, sql, fmt, ap);
+	va_end(ap);
+	if (r < 0)
+		return r;
+	r = db_step(db, q);
+	if (r > 0) {
+		db_done(q);
+		r = 0;
+	}
+	return r;
+}
+
+int
+db_change(struct db *db, const char *sql, const char *fmt, ...)
+{
+	sqlite3_stmt *q = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = db_bind(db, &q, sql, fmt, ap);
+	va_end(ap);
+	if (r < 0)
+		return r;
+	r = db_step(db, q);
+	if (r < 0)
+		return r;
+	if (r > 0)
+		db_done(q);
+	return sqlite3_changes(db->handle);
+}
+
+int
+db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
+{
+	sqlite3_stmt *q = NULL;
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = db_bind(db, &q, sql, fmt, ap);
+	va_end(ap);
+	if (r < 0)
+		return r;
+	r = db_step(db, q);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return -ENOENT;
+	*ret_value = sqlite3_column_int64(q, 0);
+	db_done(q);
+	return 0;
+}
+
+/* ---- the reserve: bytes given back to a full disk so that unlink can commit ---- */
+
+void
+db_reserve_fill(struct index *ix)
+{
+	char path[4096];
+	int fd;
+
+	if (ix->reserve == 0)
+		return;
+	(void)snprintf(path, sizeof(path), "%s/reserve", ix->dir);
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return;
+	if (fallocate(fd, 0, 0, (off_t)ix->reserve) < 0)
+		(void)unlink(path);
+	(void)close(fd);
+}
+
+static bool
+reserve_give(struct index *ix)
+{
+	char path[4096];
+
+	(void)snprintf(path, sizeof(path), "%s/reserve", ix->dir);
+	return unlink(path) == 0;
+}
+
+int
+db_begin(struct index *ix)
+{
+	int r;
+
+	lock_take(&ix->writer.lock);
+	r = db_run(&ix->writer, "BEGIN IMMEDIATE", "");
+	if (r < 0)
+		lock_drop(&ix->writer.lock);
+	return r;
+}
+
+int
+db_end(struct index *ix, int r)
+{
+	struct db *db = &ix->writer;
+	int c = 0;
+
+	if (r >= 0) {
+		c = db_run(db, "COMMIT", "");
+		if (c == -ENOSPC && reserve_give(ix)) {
+			log_warn("state directory %s is full: the reserve is given to the index", ix->dir);
+			c = db_run(db, "COMMIT", "");
+		}
+	}
+	if (r < 0 || c < 0) {
+		if (!sqlite3_get_autocommit(db->handle))
+			(void)db_run(db, "ROLLBACK", "");
+		r = r < 0 ? r : c;
+	} else {
+		atomic_fetch_add(&ix->changes, 1);
+		atomic_fetch_add_explicit(&ix->commits, 1, memory_order_relaxed);
+	}
+	lock_drop(&db->lock);
+	return r;
+}
+
+/* ---- durability ---- */
+
+static int
+sync_commit(struct index *ix)
+{
+	struct db *db = &ix->writer;
+	uint64_t seen;
+	int r;
+
+	lock_take(&db->lock);
+	seen = atomic_load(&ix->changes);
+	/* This pragma acts when it is compiled, so no prepared statement.  SQLite syncs nothing
+	 * for an empty commit: change a page. */
+	(void)sqlite3_exec(db->handle, "PRAGMA synchronous=FULL", NULL, NULL, NULL);
+	r = db_run(db, "UPDATE meta SET value=value+1 WHERE name='sync_seq'", "");
+	(void)sqlite3_exec(db->handle, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
+	if (r == 0 && atomic_load(&ix->synced) < seen)
+		atomic_store(&ix->synced, seen);
+	lock_drop(&db->lock);
+	atomic_fetch_add_explicit(&ix->syncs, 1, memory_order_relaxed);
+	return r;
+}
+
+int
+index_sync(struct index *ix)
+{
+	uint64_t want;
+	int r;
+
+	lock_take(&ix->sync_lock);
+	/* A round that has begun may have missed our commit: wait for the one after it. */
+	want = ix->sync_done + (ix->syncing ? 2 : 1);
+	while (ix->sync_done < want && ix->syncing)
+		(void)lock_wait(&ix->sync_lock, &ix->sync_cond, 0);
+	if (ix->sync_done >= want) {
+		r = ix->sync_result;
+		lock_drop(&ix->sync_lock);
+		return r;
+	}
+	ix->syncing = true;
+	lock_drop(&ix->sync_lock);
+	r = sync_commit(ix);
+	lock_take(&ix->sync_lock);
+	ix->syncing = false;
+	ix->sync_done++;
+	ix->sync_result = r;
+	(void)pthread_cond_broadcast(&ix->sync_cond);
+	lock_drop(&ix->sync_lock);
+	return r;
+}
+
+uint64_t
+index_changes(struct index *ix)
+{
+	return atomic_load(&ix->changes);
+}
+
+bool
+index_synced(struct index *ix, uint64_t change)
+{
+	return atomic_load(&ix->synced) >= change;
+}
+
+void
+index_counts(struct index *ix, struct index_counts *ret_counts)
+{
+	ret_counts->statements = atomic_load(&ix->statements);
+	ret_counts->commits = atomic_load(&ix->commits);
+	ret_counts->syncs = atomic_load(&ix->syncs);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_INDEX_DB_H
+#define TBFS_INDEX_DB_H
+
+/*
+ * One SQLite connection, its prepared statements and its lock: what the other
+ * files of the index are written with.  Private to src/index/.
+ *
+ * Statements are cached by the address of their SQL literal, so the SQL stands
+ * where it is used.  Bindings are given by a format: i int64_t, s text (or NULL),
+ * b blob (pointer, int length).  Any number of bindings; each conversion one or
+ * two arguments.
+ */
+#include "base/error.h"
+#include "base/lock.h"
+
+#include <sqlite3.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { DB_STATEMENTS = 256 };
+
+struct index;
+struct quiet;
+
+struct db {
+	sqlite3 *handle;
+	struct lock lock;		/* RANK_INDEX: the connection and all below */
+	struct {
+		const char *sql;
+		sqlite3_stmt *stmt;
+	} cache[DB_STATEMENTS];
+	struct index *owner;
+};
+
+int db_open(struct db *db, struct index *owner, const char *path, bool readonly, struct error *err);
+void db_close(struct db *db);
+
+/* Run a statement without result rows.  Returns 0 or -errno. */
+int db_run(struct db *db, const char *sql, const char *fmt, ...);
+/* The same; returns how many rows changed. */
+int db_change(struct db *db, const char *sql, const char *fmt, ...);
+/* Begin a query; then db_step: 1 a row, 0 no more (the statement is reset), -errno. */
+int db_query(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...);
+int db_step(struct db *db, sqlite3_stmt *q);
+void db_done(sqlite3_stmt *q);
+/* One integer; -ENOENT when there is no row. */
+int db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...);
+
+/* Writer: take the lock and BEGIN IMMEDIATE; commit or roll back and drop the lock.
+ * db_end() commits when r >= 0, else rolls back; returns r, or the commit's failure. */
+int db_begin(struct index *ix);
+int db_end(struct index *ix, int r);
+
+/* -errno for the connection's last SQLite error; logs damage and disk errors once. */
+int db_errno(struct db *db, const char *sql);
+
+/* Set the reserve aside (again). */
+void db_reserve_fill(struct index *ix);
+
+struct index {
+	struct db writer, reader;
+	sqlite3 *maintenance;		/* checkpoints and snapshots; one thread */
+	char *dir;
+	bool is_new;
+	uint64_t reserve;
+	_Atomic uint64_t next_ino, ino_limit;	/* limit: reserved durably in meta; writer.lock */
+	_Atomic uint64_t statements, commits, syncs;
+	_Atomic uint64_t changes;	/* commits so far */
+	_Atomic uint64_t synced;	/* of those, durable */
+	struct lock sync_lock;		/* RANK_QUEUE: the three below */
+	pthread_cond_t sync_cond;
+	bool syncing;
+	uint64_t sync_done;		/* rounds ended */
+	int sync_result;
+	uint64_t snapshot_changes;	/* `changes` at the last snapshot; maintenance thread */
+};
+
+/* Columns of an inode row, in the order inode_read() wants them, from column `at` on. */
+#define INODE_COLUMNS "i.ino,i.mode,i.nlink,i.uid,i.gid,i.rdev,i.size,i.atime,i.mtime,i.ctime," \
+	"i.btime,i.flags,i.state,i.generation,i.synced_generation,i.staged_mtime,i.object"
+enum { INODE_COLUMN_COUNT = 17 };
+struct inode;
+void inode_read(sqlite3_stmt *q, int at, struct inode *ret_inode);
+
+/* Inside a transaction of the writer. */
+int inode_load(struct db *db, uint64_t ino, struct inode *ret_inode);
+int work_add(struct db *db, int kind, uint64_t id, int64_t due);
+/* Put an upload off, and with `add` queue it if it isn't. */
+int work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add);
+int work_done(struct db *db, int kind, uint64_t id);
+int ino_allocate(struct index *ix, uint64_t *ret_ino);
+
+int path_load(struct db *db, uint64_t ino, char **ret_path);
+
+int schema_setup(struct index *ix, struct error *err);
+
+#endif

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_INDEX_INDEX_H
+#define TBFS_INDEX_INDEX_H
+
+/*
+ * The index: what tbfs knows, and the only truth.  Names, inodes, attributes,
+ * objects and work, in one database.  Each function is one transaction: after
+ * 0 it survives the death of the daemon, after the next index_sync() a power
+ * cut.  Any thread; callers may hold locks below RANK_INDEX.  Nothing outside
+ * src/index/ knows that SQLite is behind it.
+ *
+ * Common errors: -ENOENT, -EEXIST, -ENOTEMPTY, -ENOTDIR, -EISDIR, -EMLINK as
+ * POSIX has them; -ENOSPC the state directory is full; -EIO the database failed
+ * or is damaged (logged once here, with SQLite's own words).
+ *
+ * Names are bytes, 1..255, without '/' and NUL.  Times are ns since 1970.
+ */
+#include "base/digest.h"
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define INDEX_ROOT 1			/* inode number of "/" */
+#define INDEX_NAME_MAX 255
+
+struct index;
+
+/* HACKING.md, "The life of a file".  DOOMED is a row with nlink 0. */
+enum object_state {
+	OBJECT_NONE = 0,		/* not a regular file: nothing to store */
+	OBJECT_OPEN = 1,
+	OBJECT_DIRTY = 2,
+	OBJECT_STORED = 3,
+	OBJECT_REMOTE = 4,
+};
+
+enum inode_flags {
+	INODE_DERIVED = 1 << 0,		/* made by the processor: never processed, goes with its original */
+	INODE_TORN = 1 << 1,		/* changed after its last close and never synced when the power or the daemon went */
+};
+
+struct inode {
+	uint64_t ino;
+	uint32_t mode, nlink, uid, gid;
+	uint64_t rdev, size;
+	int64_t atime, mtime, ctime, btime;
+	uint32_t flags;			/* enum inode_flags */
+	enum object_state state;
+	uint64_t generation;		/* raised before anything can change the bytes */
+	uint64_t synced_generation;	/* last one whose bytes an fsync put on the disk */
+	int64_t staged_mtime;		/* the staged file's own mtime when `size` was read from it */
+	uint64_t object;		/* id of the object with the last stored generation; 0: none */
+};
+
+struct index_options {
+	const char *dir;		/* state directory */
+	uint64_t reserve;		/* bytes set aside so that unlink works on a full disk */
+};
+
+/* Open or create <dir>/index.db.  An older schema is upgraded after a snapshot, a newer one
+ * is -EPROTO, a damaged file -EUCLEAN: it is never overwritten. *ret_clean: the last
+ * close was orderly. */
+int index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_clean,
+    struct error *err);
+void index_close(struct index *ix);	/* NULL is fine; marks the shutdown clean */
+
+/* Was a new, empty index created by this open? */
+bool index_is_new(const struct index *ix);
+
+/* Make all that was committed so far survive a power cut.  Concurrent calls share one sync. */
+int index_sync(struct index *ix);
+
+/* A number that rises with each commit; index_synced(ix, n): are the first n durable? */
+uint64_t index_changes(struct index *ix);
+bool index_synced(struct index *ix, uint64_t change);
+
+/* Background care: move the WAL into the database when it has grown.  One thread. */
+void index_checkpoint(struct index *ix);
+/* Write a verified copy to <dir>/snapshots/, keeping the last few; 0 also when nothing changed. */
+int index_snapshot(struct index *ix, struct error *err);
+
+struct index_counts {
+	uint64_t statements, commits, syncs;
+};
+void index_counts(struct index *ix, struct index_counts *ret_counts);
+
+/* When a changed file may be uploaded: at `due`, put off by each change and rename, but no
+ * longer than `limit` ns after the first of them. */
+struct quiet {
+	int64_t now, due, limit;
+};
+
+/* ---- names (names.c) ---- */
+
+int index_get(struct index *ix, uint64_t ino, struct inode *ret_inode);
+int index_lookup(struct index *ix, uint64_t parent, const char *name, struct inode *ret_inode);
+
+/* New entry with the mode, owner, rdev, times and flags of *tmpl; `target` for a symlink. */
+int index_create(struct index *ix, uint64_t parent, const char *name, const struct inode *tmpl,
+    const char *target, struct inode *ret_inode);
+/* An inode without a name (O_TMPFILE): reaped at the last close unless linked before. */
+int index_create_unnamed(struct index *ix, const struct inode *tmpl, struct inode *ret_inode);
+/* Give an unnamed derived inode this name, whatever derived file had it (*ret_gone, ino 0: none);
+ * no times move; its upload is due at `due`. */
+int index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t due,
+    struct inode *ret_gone);
+int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t now,
+    struct inode *ret_inode);
+/* *ret_inode is the row after it lost this name; nlink 0: reap it when nobody holds it. */
+int index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
+    struct inode *ret_inode);
+/* A directory that holds nothing but derived files counts as empty and takes them along. */
+int index_rmdir(struct index *ix, uint64_t parent, const char *name, int64_t now,
+    struct inode *ret_inode);
+
+enum index_rename_flags { INDEX_NOREPLACE = 1, INDEX_EXCHANGE = 2 };
+struct index_renamed {
+	struct inode moved;		/* what carries the new name now */
+	struct inode other;		/* replaced (nlink one less) or exchanged; ino 0: there was none */
+};
+int index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newparent,
+    const char *newname, unsigned flags, const struct quiet *quiet,
+    struct index_renamed *ret_renamed);
+
+int index_readlink(struct index *ix, uint64_t ino, char **ret_target);
+
+struct index_entry {
+	uint64_t cookie;		/* rises; pass the last one seen to go on */
+	const char *name;		/* valid during the call */
+	struct inode inode;
+};
+/* Entries of `dir` with cookie > after, in order of cookie; fn returns false to stop. */
+int index_readdir(struct index *ix, uint64_t dir, uint64_t after,
+    bool (*fn)(void *arg, const struct index_entry *e), void *arg);
+int index_parent(struct index *ix, uint64_t dir, uint64_t *ret_parent);
+
+/* Path of an inode from the root, without leading slash, "" for the root.  Of several names
+ * the oldest.  -ENOENT when it has none.  ret_path is malloc'd. */
+int index_path(struct index *ix, uint64_t ino, char **ret_path);
+/* The oldest name of an inode and where it stands; ret_name holds INDEX_NAME_MAX + 1. */
+int index_place(struct index *ix, uint64_t ino, uint64_t *ret_parent, char *ret_name);
+
+struct index_statfs {
+	uint64_t files, bytes;		/* all entries; bytes of regular files */
+};
+int index_statfs(struct index *ix, struct index_statfs *ret_st);
+
+/* Inodes without a name whose ctime is before `before`, for the sweep that reaps what nobody
+ * holds. */
+int index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max);
+/* Delete the row of an inode without a name; its objects and staged bytes become work. */
+int index_reap(struct index *ix, uint64_t ino);
+
+/* Numbers up to this one are taken. */
+void index_ino_above(struct index *ix, uint64_t ino);
+/* Put a staged file or directory back whose row was lost: with this inode number under
+ * parent/name, or under a name of its own in lost+found where that place is taken. */
+int index_restore(struct index *ix, const struct inode *inode, uint64_t parent, const char *name);
+
+/* ---- attributes (attr.c) ---- */
+
+enum index_attr {
+	ATTR_MODE = 1 << 0, ATTR_UID = 1 << 1, ATTR_GID = 1 << 2, ATTR_SIZE = 1 << 3,
+	ATTR_ATIME = 1 << 4, ATTR_MTIME = 1 << 5, ATTR_CTIME = 1 << 6,
+};
+/* Set the attributes named by mask from *to. */
+int index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode *to,
+    struct inode *ret_inode);
+
+enum index_xattr_flags { INDEX_XATTR_CREATE = 1, INDEX_XATTR_REPLACE = 2 };
+int index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len,
+    unsigned flags, int64_t now);
+/* Returns the length; copies it when room is enough; -ERANGE, -ENODATA. */
+ssize_t index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, size_t room);
+ssize_t index_xattr_list(struct index *ix, uint64_t ino, char *buf, size_t room);
+int index_xattr_remove(struct index *ix, uint64_t ino, const char *name, int64_t now);
+
+/* ---- the life of a file (life.c) ---- */
+
+/* Something may change the bytes: generation + 1, state OPEN.  *ret_was is the row before.
+ * When that was STORED or REMOTE the caller must index_sync() before the bytes can change. */
+int index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct inode *ret_inode);
+
+/* What the staged file looks like now. */
+struct staged_stat {
+	uint64_t size;
+	int64_t atime, mtime, ctime;
+};
+/* A writer closed (or synced): remember it, and queue the upload.  Keeps the row's ctime
+ * unless the bytes moved it. */
+int index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
+    const struct quiet *quiet, struct inode *ret_inode);
+int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);
+/* Quiet: OPEN of this generation becomes DIRTY, or what it was before when !changed. -ESTALE
+ * when the generation moved. */
+int index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool changed,
+    const struct staged_stat *st, struct inode *ret_inode);
+int index_mark_torn(struct index *ix, uint64_t ino);
+/* The staged bytes of what was not stored are lost: back to the last stored ones, torn. */
+int index_mark_lost(struct index *ix, uint64_t ino);
+int index_mark_remote(struct index *ix, uint64_t ino, uint64_t generation);
+int index_mark_whole(struct index *ix, uint64_t ino, uint64_t generation, int64_t staged_mtime);
+
+/* All regular files in the given state with ino > after, in order of ino; up to max. */
+int index_list_state(struct index *ix, enum object_state state, uint64_t after,
+    struct inode *ret_inodes, size_t max);
+
+/* ---- work (work.c) ---- */
+
+/* What is to be done, one row each: (kind, id) is unique. */
+enum work_kind {
+	WORK_UPLOAD = 1,		/* id = inode: settle it, then store it */
+	WORK_RELOCATE = 2,		/* id = inode: its object's key isn't its path */
+	WORK_REMOVE = 3,		/* id = object: delete it in the backend */
+	WORK_EXPAND = 4,		/* id = directory that was renamed: relocate what is below */
+	WORK_FREE = 5,			/* id = inode: unlink its staged file */
+	WORK_DERIVE = 6,		/* id = inode: make thumbnails and metadata */
+	WORK_KEEP = 7,			/* id = keep directory: write its meta.json */
+};
+
+struct work {
+	enum work_kind kind;
+	uint64_t id;
+	int64_t since;			/* wall clock ns when it was queued first */
+	int64_t due;			/* wall clock ns */
+	unsigned attempts;
+	bool stuck;			/* will not succeed without somebody: shown, kept, retried on request */
+	char error[256];		/* last failure, "" if none */
+};
+
+int index_work_add(struct index *ix, enum work_kind kind, uint64_t id, int64_t due);
+int index_work_get(struct index *ix, enum work_kind kind, uint64_t id, struct work *ret_work);
+/* Up to max rows of a kind with due <= now (INT64_MAX: all) that are not stuck, oldest first. */
+int index_work_due(struct index *ix, enum work_kind kind, int64_t now, struct work *ret_work,
+    size_t max);
+/* When the next row of a kind is due; -ENOENT: there is none. */
+int index_work_next(struct index *ix, enum work_kind kind, int64_t *ret_due);
+int index_work_done(struct index *ix, enum work_kind kind, uint64_t id);
+int index_work_done_many(struct index *ix, const struct work *work, size_t n);
+int index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due);
+int index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
+    const char *error);
+/* Due now, not stuck, attempts 0: one row, or all of them (id 0). Returns how many. */
+int index_work_retry(struct index *ix, enum work_kind kind, uint64_t id);
+int index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
+    bool (*fn)(void *arg, const struct work *w), void *arg);
+
+/* The same for what lies at or below `dir` (INDEX_ROOT: everywhere): fn sees each row; and
+ * `hurry` makes them due now.  Objects' removals belong to nobody's subtree but the root's. */
+int index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
+    bool (*fn)(void *arg, const struct work *w), void *arg);
+int index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir);
+
+struct index_status {
+	struct { uint64_t count, bytes; } state[OBJECT_REMOTE + 1];
+	uint64_t work[WORK_KEEP + 1], stuck, failing;
+	int64_t oldest_unstored;	/* wall clock ns of the oldest change not stored; 0: none */
+};
+int index_status(struct index *ix, struct index_status *ret_status);
+
+/* ---- objects (object.c) ---- */
+
+enum object_status {
+	OBJECT_PUTTING = 1,		/* owned; nothing confirmed yet */
+	OBJECT_KEPT = 2,		/* holds `generation` */
+	OBJECT_REMOVING = 3,
+};
+
+struct object {
+	uint64_t id;
+	enum object_status status;
+	char backend[64];
+	char key[1025];
+	uint64_t ino;
+	uint64_t generation;		/* the one it holds, confirmed */
+	uint64_t put_generation;	/* in flight, or its end is unknown; 0: none */
+	uint64_t size;
+	uint8_t sha256[SHA256_LEN];
+	char etag[96];
+	uint64_t seq;
+	bool linked;			/* shares its blocks with the staged file */
+	int64_t begun;			/* wall clock ns when put_generation or the removal was sent; 0: not */
+};
+
+struct upload {
+	struct object object;		/* where this generation goes */
+	struct inode inode;
+	bool settle;			/* the key may still receive an older generation: ask it first */
+	uint64_t unsettled;		/* that generation */
+};
+
+/* Claim an inode for upload: DIRTY at this moment, its key owned, the put recorded as begun
+ * (durable with the next index_sync()).  `key` is where it belongs; NULL, or owned by somebody
+ * else, or `side`: the object gets a key of its own, .tbfs/o/<id>.
+ * -ESTALE not DIRTY (any more); -EBUSY the key is being removed: come back. */
+int index_upload_begin(struct index *ix, uint64_t ino, const char *backend, const char *key,
+    bool side, int64_t now, struct upload *ret_up);
+/* The object holds this generation.  Returns 1 when the inode is STORED by it, 0 when it had
+ * moved on (the object then waits for the next). */
+int index_upload_done(struct index *ix, const struct upload *up, const struct object *stored,
+    int64_t now);
+/* The put is known not to have happened (or to have been cancelled before its end). */
+int index_upload_undo(struct index *ix, uint64_t object);
+
+int index_object_get(struct index *ix, uint64_t id, struct object *ret_object);
+
+struct move {
+	struct object from, to;
+	struct inode inode;
+};
+/* Claim a relocation to `key`: a new object row that owns it; or, with force_side or to break
+ * a swap, a side key.  -EALREADY it is where it belongs; -ESTALE it isn't stored now; -EBUSY
+ * the key is owned by somebody who will leave. */
+int index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force_side,
+    int64_t now, struct move *ret_move);
+/* The copy is confirmed: switch and remove the source.  `tag` fields come in move->to. */
+int index_relocate_done(struct index *ix, const struct move *move, int64_t now);
+int index_relocate_undo(struct index *ix, const struct move *move, int64_t now);
+
+/* Mark a removal as begun; -ENOENT nothing to remove; -EBUSY somebody is writing to the key. */
+int index_remove_begin(struct index *ix, uint64_t object, int64_t now, struct object *ret_object);
+int index_remove_done(struct index *ix, uint64_t object);
+
+/* After a restart: what was begun and has no known end. */
+int index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects, size_t max);
+/* The object no longer shares its blocks with the staged file. */
+int index_object_unlinked(struct index *ix, uint64_t object);
+/* Queue the relocation of every stored file below `dir`; ends the work row of `dir`. */
+int index_expand(struct index *ix, uint64_t dir, int64_t due);
+
+/* ---- derivation (derive.c) ---- */
+
+struct derivation {
+	uint64_t ino;			/* the original */
+	uint64_t generation;		/* what was derived */
+	unsigned version;		/* of the pipeline */
+	bool failed;
+	char *json;			/* its entry in meta.json without name, size, mtime; malloc'd */
+};
+/* Remember what was derived from this generation; -ESTALE when it moved. */
+int index_derived_set(struct index *ix, const struct derivation *d);
+int index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d);
+void derivation_release(struct derivation *d);
+
+#endif

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The life of a file: OPEN → DIRTY → STORED → REMOTE and back, as HACKING.md
+ * draws it.  Every change of state is made here or in object.c, by generation:
+ * what was computed from an older one is refused with -ESTALE.
+ */
+#include "index/db.h"
+
+#include "base/clock.h"
+#include "index/index.h"
+
+#include <errno.h>
+#include <string.h>
+
+int
+index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct inode *ret_inode)
+{
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &i);
+	if (r == 0 && i.state == OBJECT_NONE)
+		r = -EINVAL;
+	if (r == 0)
+		r = db_run(db, "UPDATE inode SET state=1, generation=generation+1 WHERE ino=?", "i",
+		    (int64_t)ino);
+	r = db_end(ix, r);
+	if (r < 0)
+		return r;
+	*ret_was = i;
+	i.state = OBJECT_OPEN;
+	i.generation++;
+	*ret_inode = i;
+	return 0;
+}
+
+static int
+flushed(struct db *db, struct inode *i, const struct staged_stat *st)
+{
+	i->size = st->size;
+	i->mtime = i->staged_mtime = st->mtime;
+	i->atime = st->atime;
+	if (st->ctime > i->ctime)
+		i->ctime = st->ctime;
+	return db_run(db, "UPDATE inode SET size=?, mtime=?, staged_mtime=?, atime=?, ctime=?, state=?,"
+	    " flags=? WHERE ino=?", "iiiiiiii", (int64_t)i->size, i->mtime, i->staged_mtime, i->atime,
+	    i->ctime, (int64_t)i->state, (int64_t)i->flags, (int64_t)i->ino);
+}
+
+int
+index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
+    const struct quiet *quiet, struct inode *ret_inode)
+{
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &i);
+	if (r == 0) {
+		i.flags &= ~(uint32_t)INODE_TORN;
+		r = flushed(db, &i, st);
+	}
+	if (r == 0 && i.nlink > 0)
+		r = work_quiet(db, ino, quiet, true);
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_inode = i;
+	return r;
+}
+
+int
+index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET synced_generation=? WHERE ino=?"
+	    " AND generation=?", "iii", (int64_t)generation, (int64_t)ino, (int64_t)generation));
+}
+
+/* Nothing was changed since this generation was opened: the object's bytes are still these. */
+static int
+unchanged(struct db *db, struct inode *i)
+{
+	int r = db_run(db, "UPDATE object SET generation=? WHERE id=?", "ii", (int64_t)i->generation,
+	    (int64_t)i->object);
+
+	if (r == 0)
+		r = work_done(db, WORK_UPLOAD, i->ino);
+	return r;
+}
+
+int
+index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool changed,
+    const struct staged_stat *st, struct inode *ret_inode)
+{
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &i);
+	if (r == 0 && (i.generation != generation || i.state != OBJECT_OPEN))
+		r = -ESTALE;
+	if (r == 0) {
+		bool stored = !changed && i.object != 0;
+
+		i.state = stored ? OBJECT_STORED : OBJECT_DIRTY;
+		r = flushed(db, &i, st);
+		if (r == 0 && stored)
+			r = unchanged(db, &i);
+		else if (r == 0)
+			r = work_add(db, WORK_UPLOAD, ino, clock_wall_ns());
+	}
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_inode = i;
+	return r;
+}
+
+static int
+set_where_generation(struct index *ix, const char *sql, int64_t value, uint64_t ino,
+    uint64_t generation)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_change(&ix->writer, sql, "iii", value, (int64_t)ino, (int64_t)generation);
+	return db_end(ix, r == 0 ? -ESTALE : r < 0 ? r : 0);
+}
+
+int
+index_mark_torn(struct index *ix, uint64_t ino)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=flags|2 WHERE ino=?", "i",
+	    (int64_t)ino));
+}
+
+int
+index_mark_lost(struct index *ix, uint64_t ino)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_run(db, "UPDATE inode SET state=4, flags=flags|2,"
+	    " size=(SELECT o.size FROM object o WHERE o.id=inode.object),"
+	    " generation=(SELECT o.generation FROM object o WHERE o.id=inode.object)"
+	    " WHERE ino=? AND object<>0", "i", (int64_t)ino);
+	if (r == 0)
+		r = work_done(db, WORK_UPLOAD, ino);
+	return db_end(ix, r);
+}
+
+int
+index_mark_remote(struct index *ix, uint64_t ino, uint64_t generation)
+{
+	return set_where_generation(ix, "UPDATE inode SET state=?"
+	    " WHERE ino=? AND generation=? AND state IN (3,4)", OBJECT_REMOTE, ino, generation);
+}
+
+int
+index_mark_whole(struct index *ix, uint64_t ino, uint64_t generation, int64_t staged_mtime)
+{
+	return set_where_generation(ix, "UPDATE inode SET state=3, staged_mtime=?"
+	    " WHERE ino=? AND generation=? AND state=4", staged_mtime, ino, generation);
+}
+
+int
+index_list_state(struct index *ix, enum object_state state, uint64_t after,
+    struct inode *ret_inodes, size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	size_t n = 0;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.state=? AND i.ino>?"
+	    " ORDER BY i.ino LIMIT ?", "iii", (int64_t)state, (int64_t)after, (int64_t)max);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		inode_read(q, 0, &ret_inodes[n++]);
+		r = 0;
+		if (n == max) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r < 0 ? r : (int)n;
+}

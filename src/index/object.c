@@ -1,0 +1,531 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Objects own keys.
+ *
+ *   1. A row owns (backend, key) from before its PUT until its DELETE is confirmed.
+ *   2. Nobody owns a key whose prefix is owned, nor one with something owned below it:
+ *      in a directory tree both can't exist.
+ *   3. An object whose removal has not begun may be adopted by the inode that now has its
+ *      name: the PUT replaces it, no DELETE is sent.
+ *   4. put_generation != 0 means a PUT was sent and its end isn't known.  Until it is, only
+ *      the same generation may go there again.
+ *
+ *  status    begun  put_generation   means
+ *  PUTTING   yes    g                first PUT under way, or unknown after a crash
+ *  KEPT      no     0                holds `generation`
+ *  KEPT      yes    g                being overwritten by g
+ *  REMOVING  no     0                waits for its DELETE; may be adopted
+ *  REMOVING  yes    0                DELETE sent
+ *  REMOVING  any    g                a PUT may still arrive: DELETE waits
+ */
+#include "index/db.h"
+
+#include "base/cleanup.h"
+#include "index/index.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+/* A PUT or DELETE that was sent longer ago than this has ended, whatever we heard of it. */
+#define SETTLED_AFTER_NS (30 * 1000000000LL)
+
+#define OBJECT_COLUMNS "id,status,backend,key,ino,generation,put_generation,size,sha256,etag,seq," \
+	"linked,begun"
+
+static void
+object_read(sqlite3_stmt *q, struct object *o)
+{
+	*o = (struct object){
+		.id = (uint64_t)sqlite3_column_int64(q, 0),
+		.status = (enum object_status)sqlite3_column_int(q, 1),
+		.ino = (uint64_t)sqlite3_column_int64(q, 4),
+		.generation = (uint64_t)sqlite3_column_int64(q, 5),
+		.put_generation = (uint64_t)sqlite3_column_int64(q, 6),
+		.size = (uint64_t)sqlite3_column_int64(q, 7),
+		.seq = (uint64_t)sqlite3_column_int64(q, 10),
+		.linked = sqlite3_column_int(q, 11) != 0,
+		.begun = sqlite3_column_int64(q, 12),
+	};
+	(void)snprintf(o->backend, sizeof(o->backend), "%s", (const char *)sqlite3_column_text(q, 2));
+	(void)snprintf(o->key, sizeof(o->key), "%s", (const char *)sqlite3_column_text(q, 3));
+	(void)snprintf(o->etag, sizeof(o->etag), "%s", (const char *)sqlite3_column_text(q, 9));
+	if (sqlite3_column_bytes(q, 8) == SHA256_LEN)
+		memcpy(o->sha256, sqlite3_column_blob(q, 8), SHA256_LEN);
+}
+
+/* 0, or -ENOENT. */
+static int
+object_first(struct db *db, sqlite3_stmt *q, struct object *ret_object)
+{
+	int r = db_step(db, q);
+
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return -ENOENT;
+	object_read(q, ret_object);
+	db_done(q);
+	return 0;
+}
+
+static int
+object_load(struct db *db, uint64_t id, struct object *ret_object)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE id=?", "i", (int64_t)id);
+
+	return r < 0 ? r : object_first(db, q, ret_object);
+}
+
+static int
+object_at(struct db *db, const char *backend, const char *key, struct object *ret_object)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE backend=? AND key=?", "ss",
+	    backend, key);
+
+	return r < 0 ? r : object_first(db, q, ret_object);
+}
+
+int
+index_object_get(struct index *ix, uint64_t id, struct object *ret_object)
+{
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = object_load(&ix->reader, id, ret_object);
+	lock_drop(&ix->reader.lock);
+	return r;
+}
+
+/* Is a prefix of the key owned, or something below it?  1 yes, 0 no. */
+static int
+key_crossed(struct db *db, const char *backend, const char *key)
+{
+	char part[1025], below[1027];
+	size_t i, len = strlen(key);
+	int64_t one;
+	int r;
+
+	(void)snprintf(part, sizeof(part), "%s", key);
+	for (i = len; i-- > 0;) {
+		if (part[i] != '/')
+			continue;
+		part[i] = '\0';
+		r = db_int(db, &one, "SELECT 1 FROM object WHERE backend=? AND key=?", "ss", backend, part);
+		if (r != -ENOENT)
+			return r < 0 ? r : 1;
+	}
+	/* '0' follows '/' in ASCII. */
+	(void)snprintf(part, sizeof(part), "%s", key);
+	(void)snprintf(below, sizeof(below), "%s/", part);
+	r = db_int(db, &one, "SELECT 1 FROM object WHERE backend=? AND key>? AND key<?||'0' LIMIT 1",
+	    "sss", backend, below, part);
+	return r == -ENOENT ? 0 : r < 0 ? r : 1;
+}
+
+static int
+object_insert(struct db *db, const char *backend, const char *key, uint64_t ino,
+    struct object *ret_object)
+{
+	char side[64];
+	uint64_t id;
+	int r;
+
+	r = db_run(db, "INSERT INTO object(status,backend,key,ino,generation,put_generation,size,etag,seq,"
+	    "linked,begun) VALUES(1,?,?,?,0,0,0,'',0,0,0)", "ssi", backend,
+	    key != NULL ? key : ".tbfs/o/new", (int64_t)ino);
+	if (r < 0)
+		return r;
+	id = (uint64_t)sqlite3_last_insert_rowid(db->handle);
+	if (key == NULL) {
+		(void)snprintf(side, sizeof(side), ".tbfs/o/%ju", (uintmax_t)id);
+		r = db_run(db, "UPDATE object SET key=? WHERE id=?", "si", side, (int64_t)id);
+	}
+	return r < 0 ? r : object_load(db, id, ret_object);
+}
+
+static int
+object_discard(struct db *db, uint64_t id, int64_t now)
+{
+	int r = db_run(db, "UPDATE object SET status=3 WHERE id=?", "i", (int64_t)id);
+
+	return r < 0 ? r : work_add(db, WORK_REMOVE, id, now);
+}
+
+/* Take over an object that waits for its removal. */
+static int
+object_adopt(struct db *db, struct object *o, uint64_t ino)
+{
+	int r = db_run(db, "UPDATE object SET status=1, ino=?, generation=0 WHERE id=?", "ii",
+	    (int64_t)ino, (int64_t)o->id);
+
+	o->status = OBJECT_PUTTING;
+	o->ino = ino;
+	o->generation = 0;
+	return r < 0 ? r : work_done(db, WORK_REMOVE, o->id);
+}
+
+/*
+ * Own `key` for this inode: its own row, an adopted one, or a new one.  -EEXIST when somebody
+ * else owns it or crosses it (*ret_object is the owner where there is one row), -EBUSY when
+ * its removal is under way.
+ */
+static int
+key_own(struct db *db, const char *backend, const char *key, uint64_t ino, int64_t now,
+    struct object *ret_object)
+{
+	int r = object_at(db, backend, key, ret_object);
+
+	if (r == -ENOENT) {
+		ret_object->id = 0;
+		r = key_crossed(db, backend, key);
+		if (r != 0)
+			return r < 0 ? r : -EEXIST;
+		return object_insert(db, backend, key, ino, ret_object);
+	}
+	if (r < 0)
+		return r;
+	if (ret_object->status != OBJECT_REMOVING)
+		return ret_object->ino == ino ? 0 : -EEXIST;
+	if (ret_object->put_generation == 0 && ret_object->begun == 0)
+		return object_adopt(db, ret_object, ino);
+	return now - ret_object->begun < SETTLED_AFTER_NS / 10 ? -EBUSY : -EEXIST;
+}
+
+static int
+next_seq(struct db *db, uint64_t *ret_seq)
+{
+	int64_t seq;
+	int r = db_int(db, &seq, "UPDATE meta SET value=value+1 WHERE name='object_seq'"
+	    " RETURNING value", "");
+
+	if (r == 0)
+		*ret_seq = (uint64_t)seq;
+	return r;
+}
+
+/* ---- upload ---- */
+
+static int
+side_own(struct db *db, const struct inode *i, const char *backend, uint64_t unsettled,
+    struct object *ret_object)
+{
+	int r = i->object == 0 ? -ENOENT : object_load(db, i->object, ret_object);
+
+	/* Where it already has a side key of this backend, it stays there. */
+	if (r == 0 && strcmp(ret_object->backend, backend) == 0 && ret_object->id != unsettled &&
+	    strncmp(ret_object->key, ".tbfs/o/", 8) == 0 && ret_object->put_generation == 0)
+		return 0;
+	return object_insert(db, backend, NULL, i->ino, ret_object);
+}
+
+int
+index_upload_begin(struct index *ix, uint64_t ino, const char *backend, const char *key,
+    bool side, int64_t now, struct upload *ret_up)
+{
+	struct upload up = { .settle = false };
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &up.inode);
+	if (r == 0 && (up.inode.state != OBJECT_DIRTY || up.inode.nlink == 0))
+		r = -ESTALE;
+	if (r == 0 && (side || key == NULL))
+		r = -EEXIST;
+	else if (r == 0)
+		r = key_own(db, backend, key, ino, now, &up.object);
+	if (r == -EEXIST)
+		r = side_own(db, &up.inode, backend, side ? up.object.id : 0, &up.object);
+	if (r == 0)
+		r = next_seq(db, &up.object.seq);
+	if (r == 0) {
+		up.unsettled = up.object.put_generation;
+		up.settle = up.unsettled != 0 && up.unsettled != up.inode.generation &&
+		    now - up.object.begun < SETTLED_AFTER_NS;
+	}
+	if (r == 0 && !up.settle) {
+		up.object.put_generation = up.inode.generation;
+		up.object.begun = now;
+		r = db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
+		    (int64_t)up.inode.generation, now, (int64_t)up.object.id);
+	}
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_up = up;
+	return r;
+}
+
+static int
+object_stored(struct db *db, uint64_t id, uint64_t generation, const struct object *o)
+{
+	return db_run(db, "UPDATE object SET status=2, generation=?, put_generation=0, begun=0, size=?,"
+	    " sha256=?, etag=?, seq=?, linked=? WHERE id=?", "iibsiii", (int64_t)generation,
+	    (int64_t)o->size, o->sha256, SHA256_LEN, o->etag, (int64_t)o->seq, (int64_t)o->linked,
+	    (int64_t)id);
+}
+
+/* The inode's object is `id` now; whatever else it had goes. */
+static int
+inode_point(struct db *db, const struct inode *i, uint64_t id, int64_t now)
+{
+	int r = db_run(db, "UPDATE inode SET object=? WHERE ino=?", "ii", (int64_t)id, (int64_t)i->ino);
+
+	if (r == 0)
+		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " SELECT 3, id, ?, ?, 0, 0, '' FROM object WHERE ino=? AND id<>? AND status<>3"
+		    " ON CONFLICT(kind,id) DO NOTHING", "iiii", now, now, (int64_t)i->ino, (int64_t)id);
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET status=3 WHERE ino=? AND id<>?", "ii", (int64_t)i->ino,
+		    (int64_t)id);
+	return r;
+}
+
+/* When the path isn't the key (any more), the object has to follow. */
+static int
+follow_path(struct db *db, uint64_t ino, const char *key, int64_t now)
+{
+	CLEANUP_FREE char *path = NULL;
+	int r = path_load(db, ino, &path);
+
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0 || strcmp(path, key) == 0)
+		return r;
+	return work_add(db, WORK_RELOCATE, ino, now);
+}
+
+int
+index_upload_done(struct index *ix, const struct upload *up, const struct object *stored,
+    int64_t now)
+{
+	uint64_t generation = up->inode.generation;
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix), current = 0;
+
+	if (r < 0)
+		return r;
+	r = object_stored(db, up->object.id, generation, stored);
+	if (r == 0)
+		r = inode_load(db, up->inode.ino, &i);
+	if (r == -ENOENT) {
+		r = object_discard(db, up->object.id, now);
+		return db_end(ix, r);
+	}
+	if (r == 0)
+		r = inode_point(db, &i, up->object.id, now);
+	if (r == 0)
+		r = follow_path(db, i.ino, up->object.key, now);
+	if (r == 0 && i.generation == generation && i.state == OBJECT_DIRTY) {
+		current = 1;
+		r = db_run(db, "UPDATE inode SET state=3 WHERE ino=?", "i", (int64_t)i.ino);
+		if (r == 0)
+			r = work_done(db, WORK_UPLOAD, i.ino);
+	}
+	r = db_end(ix, r);
+	return r < 0 ? r : current;
+}
+
+int
+index_upload_undo(struct index *ix, uint64_t object)
+{
+	struct db *db = &ix->writer;
+	struct object o;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = object_load(db, object, &o);
+	/* A key that never held anything is free again; an adopted one (it has a seq) still
+	 * holds what its former owner put there. */
+	if (r == 0 && o.status == OBJECT_PUTTING && o.seq == 0)
+		r = db_run(db, "DELETE FROM object WHERE id=?", "i", (int64_t)object);
+	else if (r == 0)
+		r = db_run(db, "UPDATE object SET put_generation=0,"
+		    " begun=CASE WHEN status=2 THEN 0 ELSE begun END WHERE id=?", "i", (int64_t)object);
+	return db_end(ix, r == -ENOENT ? 0 : r);
+}
+
+/* ---- relocate ---- */
+
+/* Does the owner of the key want the one we have?  Then one of us must step aside. */
+static bool
+is_swap(struct db *db, const struct object *owner, const struct object *mine)
+{
+	CLEANUP_FREE char *path = NULL;
+
+	return owner->id != 0 && path_load(db, owner->ino, &path) == 0 && strcmp(path, mine->key) == 0;
+}
+
+static int
+relocate_target(struct db *db, struct move *m, const char *key, bool force_side, int64_t now)
+{
+	bool on_side = strncmp(m->from.key, ".tbfs/o/", 8) == 0;
+	int r = key_own(db, m->from.backend, key, m->inode.ino, now, &m->to);
+
+	if (r != -EEXIST)
+		return r;
+	if (on_side || !(force_side || is_swap(db, &m->to, &m->from)))
+		return -EBUSY;
+	return object_insert(db, m->from.backend, NULL, m->inode.ino, &m->to);
+}
+
+int
+index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force_side,
+    int64_t now, struct move *ret_move)
+{
+	struct db *db = &ix->writer;
+	struct move m;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &m.inode);
+	if (r == 0 && m.inode.object == 0)
+		r = -EALREADY;
+	if (r == 0)
+		r = object_load(db, m.inode.object, &m.from);
+	if (r == 0 && strcmp(m.from.key, key) == 0)
+		r = -EALREADY;
+	if (r == 0 && (m.from.put_generation != 0 || m.from.status != OBJECT_KEPT ||
+	    (m.inode.state != OBJECT_STORED && m.inode.state != OBJECT_REMOTE)))
+		r = -ESTALE;
+	if (r == 0)
+		r = relocate_target(db, &m, key, force_side, now);
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
+		    (int64_t)m.from.generation, now, (int64_t)m.to.id);
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_move = m;
+	return r;
+}
+
+int
+index_relocate_done(struct index *ix, const struct move *move, int64_t now)
+{
+	struct db *db = &ix->writer;
+	struct inode i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = object_stored(db, move->to.id, move->from.generation, &move->to);
+	if (r == 0)
+		r = inode_load(db, move->inode.ino, &i);
+	if (r == 0 && i.object == move->from.id) {
+		r = inode_point(db, &i, move->to.id, now);
+		if (r == 0)
+			r = work_done(db, WORK_RELOCATE, i.ino);
+		if (r == 0)
+			r = follow_path(db, i.ino, move->to.key, now);
+	} else if (r == 0 || r == -ENOENT) {
+		r = object_discard(db, move->to.id, now);
+	}
+	return db_end(ix, r);
+}
+
+int
+index_relocate_undo(struct index *ix, const struct move *move, int64_t now)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	/* The copy may have happened: its key is ours until it is removed. */
+	return r < 0 ? r : db_end(ix, object_discard(db, move->to.id, now));
+}
+
+int
+index_expand(struct index *ix, uint64_t dir, int64_t due)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_run(db, "WITH RECURSIVE tree(ino) AS (SELECT ? UNION"
+	    " SELECT d.ino FROM dentry d JOIN tree t ON d.parent=t.ino)"
+	    " INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " SELECT 2, i.ino, ?, ?, 0, 0, '' FROM tree t JOIN inode i ON i.ino=t.ino WHERE i.object<>0"
+	    " ON CONFLICT(kind,id) DO UPDATE SET due=excluded.due", "iii", (int64_t)dir, due, due);
+	if (r == 0)
+		r = work_done(db, WORK_EXPAND, dir);
+	return db_end(ix, r);
+}
+
+/* ---- remove ---- */
+
+int
+index_remove_begin(struct index *ix, uint64_t object, int64_t now, struct object *ret_object)
+{
+	struct db *db = &ix->writer;
+	struct object o;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = object_load(db, object, &o);
+	if (r == 0 && o.status != OBJECT_REMOVING)
+		r = -ENOENT;
+	if (r == 0 && o.put_generation != 0 && now - o.begun < SETTLED_AFTER_NS)
+		r = -EBUSY;
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET begun=?, put_generation=0 WHERE id=?", "ii", now,
+		    (int64_t)object);
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_object = o;
+	return r;
+}
+
+int
+index_remove_done(struct index *ix, uint64_t object)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_run(db, "DELETE FROM object WHERE id=? AND status=3", "i", (int64_t)object);
+	if (r == 0)
+		r = work_done(db, WORK_REMOVE, object);
+	return db_end(ix, r);
+}
+
+int
+index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects, size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	size_t n = 0;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE begun<>0 AND id>?"
+	    " ORDER BY id LIMIT ?", "ii", (int64_t)after, (int64_t)max);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		object_read(q, &ret_objects[n++]);
+		r = 0;
+		if (n == max) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r < 0 ? r : (int)n;
+}
+
+int
+index_object_unlinked(struct index *ix, uint64_t object)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE object SET linked=0 WHERE id=?", "i",
+	    (int64_t)object));
+}

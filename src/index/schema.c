@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The database file: its tables, how it is opened, upgraded, checked, kept small
+ * and copied.
+ *
+ *   1. A file that SQLite calls damaged, or that is no database, is never written
+ *      to: opening it fails and names the last verified snapshot.
+ *   2. Before an older schema is upgraded a snapshot is made; a newer one is refused.
+ *   3. Inode numbers come from a counter whose limit is durable before a number
+ *      below it is given out, so that none is used twice, not even after a power cut.
+ */
+#include "index/db.h"
+
+#include "base/clock.h"
+#include "base/cleanup.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "index/index.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+	SCHEMA_VERSION = 1,
+	APPLICATION_ID = 0x74626673,	/* "tbfs" */
+	INO_BLOCK = 65536,		/* inode numbers reserved at a time */
+	CHECKPOINT_PAGES = 4000,	/* WAL size that asks for a checkpoint: 16 MB */
+	SNAPSHOTS_KEPT = 6,
+};
+
+static const char schema_sql[] =
+	"CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+	"CREATE TABLE inode("
+	" ino INTEGER PRIMARY KEY, mode INTEGER NOT NULL, nlink INTEGER NOT NULL,"
+	" uid INTEGER NOT NULL, gid INTEGER NOT NULL, rdev INTEGER NOT NULL, size INTEGER NOT NULL,"
+	" atime INTEGER NOT NULL, mtime INTEGER NOT NULL, ctime INTEGER NOT NULL, btime INTEGER NOT NULL,"
+	" flags INTEGER NOT NULL, state INTEGER NOT NULL, generation INTEGER NOT NULL,"
+	" synced_generation INTEGER NOT NULL, staged_mtime INTEGER NOT NULL, object INTEGER NOT NULL);"
+	"CREATE INDEX inode_state ON inode(state, ino) WHERE state IN (1,2);"
+	"CREATE INDEX inode_orphan ON inode(ino) WHERE nlink=0;"
+	"CREATE TABLE symlink(ino INTEGER PRIMARY KEY, target BLOB NOT NULL);"
+	"CREATE TABLE xattr(ino INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,"
+	" PRIMARY KEY(ino, name)) WITHOUT ROWID;"
+	/* id: the readdir cookie, never reused; a rename keeps it. */
+	"CREATE TABLE dentry(id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL,"
+	" name BLOB NOT NULL, ino INTEGER NOT NULL);"
+	"CREATE UNIQUE INDEX dentry_name ON dentry(parent, name);"
+	"CREATE INDEX dentry_order ON dentry(parent, id);"
+	"CREATE INDEX dentry_ino ON dentry(ino);"
+	"CREATE TABLE object(id INTEGER PRIMARY KEY AUTOINCREMENT, status INTEGER NOT NULL,"
+	" backend TEXT NOT NULL, key TEXT NOT NULL, ino INTEGER NOT NULL, generation INTEGER NOT NULL,"
+	" put_generation INTEGER NOT NULL, size INTEGER NOT NULL, sha256 BLOB, etag TEXT NOT NULL,"
+	" seq INTEGER NOT NULL, linked INTEGER NOT NULL, begun INTEGER NOT NULL);"
+	"CREATE UNIQUE INDEX object_key ON object(backend, key);"
+	"CREATE INDEX object_ino ON object(ino);"
+	"CREATE INDEX object_begun ON object(id) WHERE begun<>0;"
+	"CREATE TABLE work(kind INTEGER NOT NULL, id INTEGER NOT NULL, since INTEGER NOT NULL,"
+	" due INTEGER NOT NULL,"
+	" attempts INTEGER NOT NULL, stuck INTEGER NOT NULL, error TEXT NOT NULL,"
+	" PRIMARY KEY(kind, id)) WITHOUT ROWID;"
+	"CREATE INDEX work_due ON work(kind, due) WHERE stuck=0;"
+	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
+	" version INTEGER NOT NULL, failed INTEGER NOT NULL, json TEXT NOT NULL);"
+	"INSERT INTO meta VALUES('sync_seq',0),('object_seq',0),('ino_limit',2),('clean',1);";
+
+static int
+run_script(sqlite3 *h, const char *sql, struct error *err)
+{
+	char *message = NULL;
+	int r = 0;
+
+	if (sqlite3_exec(h, sql, NULL, NULL, &message) != SQLITE_OK) {
+		r = (sqlite3_errcode(h) & 0xff) == SQLITE_FULL ? -ENOSPC : -EIO;
+		(void)error_set(err, r, "the index can't be set up: %s", message);
+	}
+	sqlite3_free(message);
+	return r;
+}
+
+static int
+schema_create(struct index *ix, struct error *err)
+{
+	sqlite3 *h = ix->writer.handle;
+	char root[512];
+	int64_t now = clock_wall_ns();
+	int r;
+
+	(void)snprintf(root, sizeof(root),
+	    "PRAGMA application_id=%d; PRAGMA user_version=%d;"
+	    "INSERT INTO inode VALUES(1,16877,2,0,0,0,0,%jd,%jd,%jd,%jd,0,0,0,0,0,0);",
+	    APPLICATION_ID, SCHEMA_VERSION, (intmax_t)now, (intmax_t)now, (intmax_t)now, (intmax_t)now);
+	r = run_script(h, "BEGIN IMMEDIATE;", err);
+	if (r == 0)
+		r = run_script(h, schema_sql, err);
+	if (r == 0)
+		r = run_script(h, root, err);
+	if (r == 0)
+		r = run_script(h, "COMMIT;", err);
+	ix->is_new = r == 0;
+	return r;
+}
+
+/* The newest file in snapshots/, for messages; "none" when there is none. */
+static void
+newest_snapshot(const struct index *ix, char *ret_name, size_t room)
+{
+	char path[4096];
+	struct dirent *e;
+	DIR *d;
+
+	(void)snprintf(ret_name, room, "none");
+	(void)snprintf(path, sizeof(path), "%s/snapshots", ix->dir);
+	d = opendir(path);
+	if (d == NULL)
+		return;
+	while ((e = readdir(d)) != NULL)
+		if (strncmp(e->d_name, "index-", 6) == 0 && strstr(e->d_name, ".db") != NULL &&
+		    strstr(e->d_name, ".tmp") == NULL &&
+		    (strcmp(ret_name, "none") == 0 || strcmp(e->d_name, ret_name) > 0))
+			(void)snprintf(ret_name, room, "%s", e->d_name);
+	(void)closedir(d);
+}
+
+static int
+damaged(const struct index *ix, const char *what, struct error *err)
+{
+	char name[256];
+
+	newest_snapshot(ix, name, sizeof(name));
+	return error_set(err, -EUCLEAN, "the index %s/index.db is damaged (%s) and is left as it is; "
+	    "the last verified snapshot is %s%s; set the file aside and restore from it",
+	    ix->dir, what, strcmp(name, "none") == 0 ? "" : "snapshots/", name);
+}
+
+static int
+pragma_int(sqlite3 *h, const char *sql, int *ret_value)
+{
+	sqlite3_stmt *q;
+	int rc;
+
+	if (sqlite3_prepare_v2(h, sql, -1, &q, NULL) != SQLITE_OK)
+		return -EIO;
+	rc = sqlite3_step(q);
+	if (rc == SQLITE_ROW)
+		*ret_value = sqlite3_column_int(q, 0);
+	(void)sqlite3_finalize(q);
+	return rc == SQLITE_ROW ? 0 : -EIO;
+}
+
+/* quick_check walks every page: what is served was seen whole. */
+static int
+schema_verify(struct index *ix, sqlite3 *h, struct error *err)
+{
+	char words[200] = "";
+	sqlite3_stmt *q;
+	bool ok = false;
+
+	if (sqlite3_prepare_v2(h, "PRAGMA quick_check(1)", -1, &q, NULL) != SQLITE_OK)
+		return damaged(ix, sqlite3_errmsg(h), err);
+	if (sqlite3_step(q) == SQLITE_ROW) {
+		(void)snprintf(words, sizeof(words), "%s", (const char *)sqlite3_column_text(q, 0));
+		ok = strcmp(words, "ok") == 0;
+	} else {
+		(void)snprintf(words, sizeof(words), "%s", sqlite3_errmsg(h));
+	}
+	(void)sqlite3_finalize(q);
+	return ok ? 0 : damaged(ix, words, err);
+}
+
+int
+schema_setup(struct index *ix, struct error *err)
+{
+	sqlite3 *h = ix->writer.handle;
+	int version = 0, id = 0, tables = 0, r;
+
+	/* The first statement that reads the file tells whether it is a database at all. */
+	if (pragma_int(h, "SELECT count(*) FROM sqlite_schema", &tables) < 0)
+		return damaged(ix, sqlite3_errmsg(h), err);
+	(void)pragma_int(h, "PRAGMA user_version", &version);
+	(void)pragma_int(h, "PRAGMA application_id", &id);
+	if (tables > 0 && id != APPLICATION_ID)
+		return damaged(ix, "it is another program's database", err);
+	if (version > SCHEMA_VERSION)
+		return error_set(err, -EPROTO, "the index %s/index.db has schema %d, this tbfs knows "
+		    "up to %d: install the newer tbfs", ix->dir, version, SCHEMA_VERSION);
+	if (tables > 0) {
+		r = schema_verify(ix, h, err);
+		if (r < 0)
+			return r;
+	}
+	r = run_script(h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+	    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
+	if (r == 0 && tables == 0)
+		r = schema_create(ix, err);
+	return r;
+}
+
+/* Numbers up to the limit in meta may have been given out before: start above it. */
+static int
+ino_reserve(struct index *ix, uint64_t limit)
+{
+	int r;
+
+	lock_take(&ix->writer.lock);
+	(void)sqlite3_exec(ix->writer.handle, "PRAGMA synchronous=FULL", NULL, NULL, NULL);
+	r = db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='ino_limit'", "i", (int64_t)limit);
+	(void)sqlite3_exec(ix->writer.handle, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
+	lock_drop(&ix->writer.lock);
+	if (r == 0)
+		atomic_store(&ix->ino_limit, limit);
+	return r;
+}
+
+/* Called outside a transaction before one that needs a number. */
+int
+ino_allocate(struct index *ix, uint64_t *ret_ino)
+{
+	uint64_t ino = atomic_fetch_add(&ix->next_ino, 1);
+
+	while (ino >= atomic_load(&ix->ino_limit)) {
+		int r = ino_reserve(ix, ino + INO_BLOCK);
+
+		if (r < 0)
+			return r;
+	}
+	*ret_ino = ino;
+	return 0;
+}
+
+static int
+open_connections(struct index *ix, const char *path, bool *ret_clean, struct error *err)
+{
+	int64_t clean = 0, limit = 0;
+	int r;
+
+	r = db_open(&ix->writer, ix, path, false, err);
+	if (r == 0)
+		r = schema_setup(ix, err);
+	if (r == 0)
+		r = db_open(&ix->reader, ix, path, true, err);
+	if (r < 0)
+		return r;
+	if (sqlite3_open_v2(path, &ix->maintenance, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+	    NULL) != SQLITE_OK)
+		return error_set(err, -EIO, "index %s can't be opened", path);
+	(void)sqlite3_busy_timeout(ix->maintenance, 10000);
+	lock_take(&ix->writer.lock);
+	r = db_int(&ix->writer, &clean, "SELECT value FROM meta WHERE name='clean'", "");
+	if (r == 0)
+		r = db_int(&ix->writer, &limit, "SELECT value FROM meta WHERE name='ino_limit'", "");
+	if (r == 0)
+		r = db_run(&ix->writer, "UPDATE meta SET value=0 WHERE name='clean'", "");
+	lock_drop(&ix->writer.lock);
+	if (r < 0)
+		return error_set(err, r, "the index %s can't be read or written: %s", path, strerror(-r));
+	*ret_clean = clean != 0;
+	atomic_store(&ix->next_ino, (uint64_t)limit);
+	return index_sync(ix);
+}
+
+int
+index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_clean,
+    struct error *err)
+{
+	struct index *ix = calloc(1, sizeof(*ix));
+	char path[4096];
+	int r;
+
+	if (ix == NULL)
+		return -ENOMEM;
+	(void)sqlite3_initialize();
+	lock_init(&ix->sync_lock, RANK_QUEUE);
+	lock_cond_init(&ix->sync_cond);
+	ix->dir = strdup(opt->dir);
+	ix->reserve = opt->reserve;
+	(void)snprintf(path, sizeof(path), "%s/index.db", opt->dir);
+	r = open_connections(ix, path, ret_clean, err);
+	if (r < 0) {
+		ix->next_ino = 0;
+		db_close(&ix->reader);
+		db_close(&ix->writer);
+		(void)sqlite3_close_v2(ix->maintenance);
+		free(ix->dir);
+		free(ix);
+		return r;
+	}
+	db_reserve_fill(ix);
+	*ret_ix = ix;
+	return 0;
+}
+
+void
+index_close(struct index *ix)
+{
+	if (ix == NULL)
+		return;
+	lock_take(&ix->writer.lock);
+	(void)db_run(&ix->writer, "UPDATE meta SET value=1 WHERE name='clean'", "");
+	lock_drop(&ix->writer.lock);
+	(void)index_sync(ix);
+	(void)sqlite3_close_v2(ix->maintenance);
+	db_close(&ix->reader);
+	db_close(&ix->writer);
+	lock_release(&ix->sync_lock);
+	(void)pthread_cond_destroy(&ix->sync_cond);
+	free(ix->dir);
+	free(ix);
+}
+
+bool
+index_is_new(const struct index *ix)
+{
+	return ix->is_new;
+}
+
+void
+index_checkpoint(struct index *ix)
+{
+	char path[4096];
+	struct stat st;
+
+	(void)snprintf(path, sizeof(path), "%s/index.db-wal", ix->dir);
+	if (stat(path, &st) < 0 || st.st_size < (off_t)CHECKPOINT_PAGES * 4096)
+		return;
+	(void)sqlite3_wal_checkpoint_v2(ix->maintenance, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
+/* ---- snapshots ---- */
+
+static void
+prune_snapshots(const char *dir)
+{
+	struct dirent **names;
+	int n = scandir(dir, &names, NULL, alphasort), i, keep = 0;
+
+	for (i = n - 1; i >= 0; i--) {
+		if (strncmp(names[i]->d_name, "index-", 6) == 0 && ++keep > SNAPSHOTS_KEPT) {
+			char path[4400];
+
+			(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
+			(void)unlink(path);
+		}
+		free(names[i]);
+	}
+	if (n >= 0)
+		free(names);
+}
+
+static int
+copy_database(struct index *ix, const char *to, struct error *err)
+{
+	sqlite3_backup *b;
+	sqlite3 *h = NULL;
+	int r = 0;
+
+	if (sqlite3_open(to, &h) != SQLITE_OK) {
+		r = error_set(err, -EIO, "snapshot %s can't be written: %s", to, sqlite3_errmsg(h));
+	} else {
+		b = sqlite3_backup_init(h, "main", ix->maintenance, "main");
+		if (b == NULL || sqlite3_backup_step(b, -1) != SQLITE_DONE)
+			r = error_set(err, -EIO, "snapshot %s: %s", to, sqlite3_errmsg(h));
+		if (b != NULL)
+			(void)sqlite3_backup_finish(b);
+		if (r == 0)
+			r = schema_verify(ix, h, err);
+	}
+	(void)sqlite3_close(h);
+	return r;
+}
+
+int
+index_snapshot(struct index *ix, struct error *err)
+{
+	char dir[4096], tmp[4200], path[4200], stamp[32];
+	uint64_t changes = atomic_load(&ix->changes);
+	CLEANUP_CLOSE int fd = -1;
+	time_t now = time(NULL);
+	struct tm tm;
+	int r;
+
+	if (changes == ix->snapshot_changes)
+		return 0;
+	(void)snprintf(dir, sizeof(dir), "%s/snapshots", ix->dir);
+	r = mkdir_parents(AT_FDCWD, dir, 0700);
+	if (r < 0)
+		return error_set(err, r, "%s can't be made: %s", dir, strerror(-r));
+	(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
+	(void)snprintf(path, sizeof(path), "%s/index-%s.db", dir, stamp);
+	(void)snprintf(tmp, sizeof(tmp), "%s/index-%s.db.tmp", dir, stamp);
+	(void)unlink(tmp);
+	r = copy_database(ix, tmp, err);
+	if (r == 0) {
+		fd = open(tmp, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)
+			r = error_set(err, -errno, "snapshot %s: %s", path, strerror(errno));
+	}
+	if (r < 0) {
+		(void)unlink(tmp);
+		return r;
+	}
+	(void)fsync_dirat(AT_FDCWD, dir);
+	prune_snapshots(dir);
+	db_reserve_fill(ix);
+	ix->snapshot_changes = changes;
+	return 0;
+}

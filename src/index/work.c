@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The durable queue.  A row says that something is to be done; it goes with the
+ * transaction that did it.  Who is doing what at this moment is not written here:
+ * that is for the syncer and the processor to know, and forgotten when they die.
+ */
+#include "index/db.h"
+
+#include "base/clock.h"
+#include "index/index.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+int
+work_add(struct db *db, int kind, uint64_t id, int64_t due)
+{
+	return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " VALUES(?,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET"
+	    " due=min(due,excluded.due), stuck=0", "iiii", (int64_t)kind, (int64_t)id,
+	    clock_wall_ns(), due);
+}
+
+int
+work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add)
+{
+	if (add)
+		return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " VALUES(1,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET stuck=0, attempts=0,"
+		    " due=max(excluded.since, min(excluded.due, since+?))", "iiii", (int64_t)ino,
+		    quiet->now, quiet->due, quiet->limit);
+	return db_run(db, "UPDATE work SET due=max(?, min(?, since+?)) WHERE kind=1 AND id=?", "iiii",
+	    quiet->now, quiet->due, quiet->limit, (int64_t)ino);
+}
+
+int
+work_done(struct db *db, int kind, uint64_t id)
+{
+	return db_run(db, "DELETE FROM work WHERE kind=? AND id=?", "ii", (int64_t)kind, (int64_t)id);
+}
+
+int
+index_work_add(struct index *ix, enum work_kind kind, uint64_t id, int64_t due)
+{
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, work_add(&ix->writer, (int)kind, id, due));
+}
+
+int
+index_work_done(struct index *ix, enum work_kind kind, uint64_t id)
+{
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, work_done(&ix->writer, (int)kind, id));
+}
+
+int
+index_work_done_many(struct index *ix, const struct work *work, size_t n)
+{
+	size_t i;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	for (i = 0; i < n && r == 0; i++)
+		r = work_done(&ix->writer, (int)work[i].kind, work[i].id);
+	return db_end(ix, r);
+}
+
+int
+index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=? WHERE kind=? AND id=?", "iii", due,
+	    (int64_t)kind, (int64_t)id));
+}
+
+int
+index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
+    const char *error)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=?, stuck=?, error=?,"
+	    " attempts=attempts+1 WHERE kind=? AND id=?", "iisii", due, (int64_t)stuck, error,
+	    (int64_t)kind, (int64_t)id));
+}
+
+int
+index_work_retry(struct index *ix, enum work_kind kind, uint64_t id)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_change(&ix->writer, "UPDATE work SET due=?, stuck=0, attempts=0"
+	    " WHERE kind=? AND (id=? OR ?=0) AND (stuck<>0 OR attempts>0)", "iiii", clock_wall_ns(),
+	    (int64_t)kind, (int64_t)id, (int64_t)id));
+}
+
+#define WORK_COLUMNS "kind,id,since,due,attempts,stuck,error"
+
+static void
+work_read(sqlite3_stmt *q, struct work *ret_work)
+{
+	*ret_work = (struct work){
+		.kind = (enum work_kind)sqlite3_column_int(q, 0),
+		.id = (uint64_t)sqlite3_column_int64(q, 1),
+		.since = sqlite3_column_int64(q, 2),
+		.due = sqlite3_column_int64(q, 3),
+		.attempts = (unsigned)sqlite3_column_int64(q, 4),
+		.stuck = sqlite3_column_int(q, 5) != 0,
+	};
+	(void)snprintf(ret_work->error, sizeof(ret_work->error), "%s",
+	    (const char *)sqlite3_column_text(q, 6));
+}
+
+int
+index_work_get(struct index *ix, enum work_kind kind, uint64_t id, struct work *ret_work)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=? AND id=?", "ii",
+	    (int64_t)kind, (int64_t)id);
+	if (r == 0)
+		r = db_step(db, q);
+	if (r == 1) {
+		work_read(q, ret_work);
+		db_done(q);
+		r = 0;
+	} else if (r == 0) {
+		r = -ENOENT;
+	}
+	lock_drop(&db->lock);
+	return r;
+}
+
+int
+index_work_due(struct index *ix, enum work_kind kind, int64_t now, struct work *ret_work,
+    size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	size_t n = 0;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=? AND stuck=0 AND due<=?"
+	    " ORDER BY due LIMIT ?", "iii", (int64_t)kind, now, (int64_t)max);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		work_read(q, &ret_work[n++]);
+		r = 0;
+		if (n == max) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r < 0 ? r : (int)n;
+}
+
+int
+index_work_next(struct index *ix, enum work_kind kind, int64_t *ret_due)
+{
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = db_int(&ix->reader, ret_due, "SELECT due FROM work WHERE kind=? AND stuck=0"
+	    " ORDER BY due LIMIT 1", "i", (int64_t)kind);
+	lock_drop(&ix->reader.lock);
+	return r;
+}
+
+/* fn runs while the reader's lock is held: it must not call the index. */
+int
+index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
+    bool (*fn)(void *arg, const struct work *w), void *arg)
+{
+	struct db *db = &ix->reader;
+	struct work w;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=?"
+	    " AND (?=0 OR attempts>0 OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
+	    (int64_t)failed_only);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		work_read(q, &w);
+		r = 0;
+		if (!fn(arg, &w)) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r;
+}
+
+#define TREE_CTE "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION" \
+	" SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino) "
+
+int
+index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
+    bool (*fn)(void *arg, const struct work *w), void *arg)
+{
+	struct db *db = &ix->reader;
+	struct work w;
+	sqlite3_stmt *q;
+	int r;
+
+	if (dir == INDEX_ROOT)
+		return index_work_each(ix, kind, false, fn, arg);
+	lock_take(&db->lock);
+	r = db_query(db, &q, TREE_CTE "SELECT " WORK_COLUMNS " FROM work WHERE kind=?2"
+	    " AND id IN (SELECT ino FROM tree)", "ii", (int64_t)dir, (int64_t)kind);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		work_read(q, &w);
+		r = 0;
+		if (!fn(arg, &w)) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r;
+}
+
+int
+index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir)
+{
+	struct db *db = &ix->writer;
+	int64_t now = clock_wall_ns();
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	if (dir == INDEX_ROOT)
+		r = db_change(db, "UPDATE work SET due=? WHERE kind=? AND stuck=0 AND due>?", "iii", now,
+		    (int64_t)kind, now);
+	else
+		r = db_change(db, TREE_CTE "UPDATE work SET due=?2 WHERE kind=?3 AND stuck=0 AND due>?2"
+		    " AND id IN (SELECT ino FROM tree)", "iii", (int64_t)dir, now, (int64_t)kind);
+	return db_end(ix, r);
+}
+
+static int
+status_states(struct db *db, struct index_status *st)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT state, count(*), total(size) FROM inode"
+	    " WHERE state<>0 AND nlink>0 GROUP BY state", "");
+
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		int state = sqlite3_column_int(q, 0);
+
+		if (state >= 0 && state <= OBJECT_REMOTE) {
+			st->state[state].count = (uint64_t)sqlite3_column_int64(q, 1);
+			st->state[state].bytes = (uint64_t)sqlite3_column_double(q, 2);
+		}
+		r = 0;
+	}
+	return r;
+}
+
+int
+index_status(struct index *ix, struct index_status *ret_status)
+{
+	struct index_status st = { .oldest_unstored = 0 };
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = status_states(db, &st);
+	if (r == 0)
+		r = db_query(db, &q, "SELECT kind, count(*), sum(stuck), sum(attempts>0), min(since)"
+		    " FROM work GROUP BY kind", "");
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		int kind = sqlite3_column_int(q, 0);
+
+		if (kind > 0 && kind <= WORK_KEEP)
+			st.work[kind] = (uint64_t)sqlite3_column_int64(q, 1);
+		st.stuck += (uint64_t)sqlite3_column_int64(q, 2);
+		st.failing += (uint64_t)sqlite3_column_int64(q, 3);
+		if (kind == WORK_UPLOAD)
+			st.oldest_unstored = sqlite3_column_int64(q, 4);
+		r = 0;
+	}
+	lock_drop(&db->lock);
+	if (r == 0)
+		*ret_status = st;
+	return r;
+}
