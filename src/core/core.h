@@ -203,6 +203,9 @@ void core_collect(struct core *c, bool at_start);
 void core_each_open(struct core *c, int64_t since,
     void (*fn)(void *arg, uint64_t ino, int64_t since), void *arg);
 
+/* How many files at or below `dir` somebody has open for writing. */
+uint64_t core_count_writers(struct core *c, uint64_t dir);
+
 /* ---- derived files (written by the processor) ---- */
 
 /* Where a derived file stands and what it looks like. */

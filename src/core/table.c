@@ -335,3 +335,42 @@ core_each_open(struct core *c, int64_t since,
 	}
 	lock_drop(&c->table_lock);
 }
+
+struct open_files {
+	uint64_t inos[256];
+	size_t n;
+};
+
+static void
+collect_open(void *arg, uint64_t ino, int64_t since)
+{
+	struct open_files *o = arg;
+
+	(void)since;
+	if (o->n < sizeof(o->inos) / sizeof(o->inos[0]))
+		o->inos[o->n++] = ino;
+}
+
+static bool
+is_below(struct core *c, uint64_t ino, uint64_t dir)
+{
+	char name[INDEX_NAME_MAX + 1];
+
+	while (ino != dir && ino != INDEX_ROOT)
+		if (index_place(c->ix, ino, &ino, name) < 0)
+			return false;
+	return ino == dir;
+}
+
+uint64_t
+core_count_writers(struct core *c, uint64_t dir)
+{
+	struct open_files open = { .n = 0 };
+	uint64_t count = 0;
+	size_t i;
+
+	core_each_open(c, INT64_MAX, collect_open, &open);
+	for (i = 0; i < open.n; i++)
+		count += is_below(c, open.inos[i], dir) ? 1 : 0;
+	return count;
+}

@@ -249,10 +249,10 @@ int index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
     bool (*fn)(void *arg, const struct work *w), void *arg);
 
 /* The same for what lies at or below `dir` (INDEX_ROOT: everywhere): fn sees each row; and
- * `hurry` makes them due now.  Objects' removals belong to nobody's subtree but the root's. */
+ * `hurry` makes them due now, with failed_too also those that wait after a failure.  Objects' removals belong to nobody's subtree but the root's. */
 int index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
     bool (*fn)(void *arg, const struct work *w), void *arg);
-int index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir);
+int index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool failed_too);
 
 struct index_status {
 	struct { uint64_t count, bytes; } state[OBJECT_REMOTE + 1];

@@ -237,7 +237,7 @@ index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
 }
 
 int
-index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir)
+index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool failed_too)
 {
 	struct db *db = &ix->writer;
 	int64_t now = clock_wall_ns();
@@ -246,11 +246,12 @@ index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir)
 	if (r < 0)
 		return r;
 	if (dir == INDEX_ROOT)
-		r = db_change(db, "UPDATE work SET due=? WHERE kind=? AND stuck=0 AND due>?", "iii", now,
-		    (int64_t)kind, now);
+		r = db_change(db, "UPDATE work SET due=? WHERE kind=? AND stuck=0 AND due>?"
+		    " AND (attempts=0 OR ?)", "iiii", now, (int64_t)kind, now, (int64_t)failed_too);
 	else
 		r = db_change(db, TREE_CTE "UPDATE work SET due=?2 WHERE kind=?3 AND stuck=0 AND due>?2"
-		    " AND id IN (SELECT ino FROM tree)", "iii", (int64_t)dir, now, (int64_t)kind);
+		    " AND (attempts=0 OR ?4) AND id IN (SELECT ino FROM tree)", "iiii", (int64_t)dir, now,
+		    (int64_t)kind, (int64_t)failed_too);
 	return db_end(ix, r);
 }
 

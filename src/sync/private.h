@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_SYNC_PRIVATE_H
+#define TBFS_SYNC_PRIVATE_H
+
+#include "base/jobq.h"
+#include "base/lock.h"
+#include "sync/syncer.h"
+
+#include <stdatomic.h>
+
+enum { IN_FLIGHT_MAX = 256 };
+
+struct flight {
+	struct syncer *s;
+	enum work_kind kind;
+	uint64_t id;
+	unsigned attempts;
+};
+
+struct syncer {
+	struct syncer_options opt;
+	struct core *core;
+	struct index *ix;
+	struct stores *stores;
+	struct jobq *workers;
+	pthread_t scheduler;
+	struct lock lock;		/* RANK_QUEUE: all below */
+	pthread_cond_t changed;
+	bool stop, woken;
+	struct flight flights[IN_FLIGHT_MAX];	/* id 0: free */
+	size_t n_flights;
+};
+
+/* One piece of work each; 0 or -errno; they write their own result to the index. */
+void upload_run(struct syncer *s, uint64_t ino, unsigned attempts);
+void relocate_run(struct syncer *s, uint64_t ino, unsigned attempts);
+void remove_run(struct syncer *s, uint64_t object, unsigned attempts);
+
+/* When to try again after `attempts` failures: 1 s, 2 s, 4 s … 15 s, with jitter (wall clock). */
+int64_t retry_time(unsigned attempts);
+/* `object`'s fields from what the store said. */
+void object_from_tag(struct object *o, const struct backend_tag *tag);
+
+#endif

@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The scheduler: one thread that asks the index what is due and hands it to workers.
+ *
+ *   1. What is being done is remembered only here (`flights`): a piece of work is handed
+ *      out once at a time, and nothing of an inode beside something else of it.
+ *   2. While a store is failing nothing is handed out for it but one attempt now and then.
+ *   3. Removals come before uploads: they free keys.
+ */
+#include "sync/private.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IDLE_NS (60 * NSEC_PER_SEC)
+#define COLLECT_EVERY_NS NSEC_PER_SEC	/* what was unlinked is freed in batches */
+#define RELEASE_GRACE_NS NSEC_PER_SEC
+
+/* ---- flights ---- */
+
+static struct flight *
+flight_find(struct syncer *s, enum work_kind kind, uint64_t id)
+{
+	/* Uploads and relocations are both of an inode. */
+	bool of_inode = kind == WORK_UPLOAD || kind == WORK_RELOCATE;
+	size_t i;
+
+	for (i = 0; i < IN_FLIGHT_MAX; i++) {
+		struct flight *f = &s->flights[i];
+
+		if (f->id == id && (f->kind == kind ||
+		    (of_inode && (f->kind == WORK_UPLOAD || f->kind == WORK_RELOCATE))))
+			return f;
+	}
+	return NULL;
+}
+
+static void
+flight_run(void *arg)
+{
+	struct flight *f = arg;
+	struct syncer *s = f->s;
+
+	switch (f->kind) {
+	case WORK_UPLOAD:
+		upload_run(s, f->id, f->attempts);
+		break;
+	case WORK_RELOCATE:
+		relocate_run(s, f->id, f->attempts);
+		break;
+	case WORK_REMOVE:
+		remove_run(s, f->id, f->attempts);
+		break;
+	default:
+		(void)index_expand(s->ix, f->id, clock_wall_ns());
+		break;
+	}
+	lock_take(&s->lock);
+	f->id = 0;
+	s->n_flights--;
+	s->woken = true;
+	(void)pthread_cond_broadcast(&s->changed);
+	lock_drop(&s->lock);
+}
+
+/* Returns false when there is no room for another. */
+static bool
+launch(struct syncer *s, const struct work *w)
+{
+	struct flight *f = NULL;
+	size_t i;
+
+	lock_take(&s->lock);
+	if (s->n_flights == IN_FLIGHT_MAX || s->n_flights >= s->opt.workers * 2) {
+		lock_drop(&s->lock);
+		return false;
+	}
+	if (flight_find(s, w->kind, w->id) == NULL) {
+		for (i = 0; s->flights[i].id != 0; i++)
+			;
+		f = &s->flights[i];
+		*f = (struct flight){ s, w->kind, w->id, w->attempts };
+		s->n_flights++;
+	}
+	lock_drop(&s->lock);
+	if (f != NULL)
+		(void)jobq_put(s->workers, flight_run, f);
+	return true;
+}
+
+/* ---- scheduling ---- */
+
+static const enum work_kind order[] = { WORK_EXPAND, WORK_REMOVE, WORK_RELOCATE, WORK_UPLOAD };
+
+/* Hand out what is due.  Returns when to look again (monotonic ns). */
+static int64_t
+schedule(struct syncer *s)
+{
+	int64_t now = clock_wall_ns(), next = IDLE_NS, due;
+	int64_t down = store_wait(&s->stores->store[0]);
+	struct work work[IN_FLIGHT_MAX];
+	size_t k;
+	int n, i;
+
+	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++) {
+		if (down > 0 && order[k] != WORK_EXPAND) {
+			next = down < next ? down : next;
+			continue;
+		}
+		n = index_work_due(s->ix, order[k], now, work, IN_FLIGHT_MAX);
+		for (i = 0; i < n; i++)
+			if (!launch(s, &work[i]))
+				return clock_mono_ns() + NSEC_PER_SEC;
+		if (n == 0 && index_work_next(s->ix, order[k], &due) == 0 && due - now < next)
+			next = due - now;
+	}
+	return clock_mono_ns() + next;
+}
+
+static void *
+scheduler_run(void *arg)
+{
+	struct syncer *s = arg;
+	int64_t collected = 0;
+
+	lock_take(&s->lock);
+	while (!s->stop) {
+		int64_t until;
+
+		s->woken = false;
+		lock_drop(&s->lock);
+		until = schedule(s);
+		if (clock_mono_ns() - collected > COLLECT_EVERY_NS) {
+			core_collect(s->core, false);
+			collected = clock_mono_ns();
+		} else if (until > collected + COLLECT_EVERY_NS) {
+			until = collected + COLLECT_EVERY_NS;
+		}
+		lock_take(&s->lock);
+		while (!s->stop && !s->woken && lock_wait(&s->lock, &s->changed, until) == 0)
+			;
+	}
+	lock_drop(&s->lock);
+	return NULL;
+}
+
+void
+syncer_wake(struct syncer *s)
+{
+	lock_take(&s->lock);
+	s->woken = true;
+	(void)pthread_cond_broadcast(&s->changed);
+	lock_drop(&s->lock);
+}
+
+int
+syncer_new(const struct syncer_options *opt, struct syncer **ret_s)
+{
+	struct syncer *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (s == NULL)
+		return -ENOMEM;
+	s->opt = *opt;
+	s->core = opt->core;
+	s->ix = core_index(opt->core);
+	s->stores = opt->stores;
+	lock_init(&s->lock, RANK_QUEUE);
+	lock_cond_init(&s->changed);
+	r = jobq_new("tbfs-sync", opt->workers, IN_FLIGHT_MAX, &s->workers);
+	if (r == 0)
+		r = -pthread_create(&s->scheduler, NULL, scheduler_run, s);
+	if (r < 0) {
+		jobq_free(s->workers);
+		lock_release(&s->lock);
+		free(s);
+		return r;
+	}
+	(void)pthread_setname_np(s->scheduler, "tbfs-schedule");
+	*ret_s = s;
+	return 0;
+}
+
+void
+syncer_free(struct syncer *s)
+{
+	if (s == NULL)
+		return;
+	lock_take(&s->lock);
+	s->stop = true;
+	(void)pthread_cond_broadcast(&s->changed);
+	lock_drop(&s->lock);
+	(void)pthread_join(s->scheduler, NULL);
+	jobq_free(s->workers);
+	lock_release(&s->lock);
+	(void)pthread_cond_destroy(&s->changed);
+	free(s);
+}
+
+/* ---- draining ---- */
+
+struct drain_look {
+	struct sync_progress p;
+	uint64_t sample;
+};
+
+static bool
+drain_count(void *arg, const struct work *w)
+{
+	struct drain_look *l = arg;
+
+	l->p.remaining++;
+	if (w->stuck)
+		l->p.stuck++;
+	if (l->sample == 0 || w->stuck) {
+		l->sample = w->kind == WORK_REMOVE ? 0 : w->id;
+		(void)snprintf(l->p.error, sizeof(l->p.error), "%s", w->error);
+	}
+	return true;
+}
+
+static void
+drain_look(struct syncer *s, uint64_t dir, struct drain_look *l)
+{
+	CLEANUP_FREE char *path = NULL;
+	size_t k;
+
+	*l = (struct drain_look){ .sample = 0 };
+	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++)
+		if (order[k] == WORK_UPLOAD || dir == INDEX_ROOT)
+			(void)index_work_below(s->ix, order[k], dir, drain_count, l);
+	if (l->sample != 0 && index_path(s->ix, l->sample, &path) == 0)
+		(void)snprintf(l->p.path, sizeof(l->p.path), "%s", path);
+	l->p.busy = core_count_writers(s->core, dir);
+}
+
+static void
+drain_hurry(struct syncer *s, uint64_t dir, bool failed_too)
+{
+	size_t k;
+
+	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++)
+		if (order[k] == WORK_UPLOAD || dir == INDEX_ROOT)
+			(void)index_work_hurry(s->ix, order[k], dir, failed_too);
+	syncer_wake(s);
+}
+
+int
+syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
+    bool (*progress)(void *arg, const struct sync_progress *p), void *arg,
+    struct sync_progress *ret_left)
+{
+	int64_t begun = clock_mono_ns();
+	struct drain_look l;
+	bool first = true;
+	int r = 0;
+
+	for (;; first = false) {
+		drain_look(s, dir, &l);
+		/* close() returns before the kernel releases the file: give it a moment. */
+		if (l.p.busy > 0 && l.p.remaining <= l.p.busy + l.p.stuck)
+			r = clock_mono_ns() - begun > RELEASE_GRACE_NS ? -EBUSY : -EINPROGRESS;
+		else if (l.p.remaining == 0)
+			r = 0;
+		else if (l.p.remaining == l.p.stuck)
+			r = -EIO;
+		else
+			r = -EINPROGRESS;
+		if (progress != NULL && !progress(arg, &l.p))
+			r = -ECANCELED;
+		if (r != -EINPROGRESS)
+			break;
+		if (clock_mono_ns() >= deadline_mono_ns) {
+			r = -ETIMEDOUT;
+			break;
+		}
+		drain_hurry(s, dir, first);
+		lock_take(&s->lock);
+		(void)lock_wait(&s->lock, &s->changed, clock_mono_ns() + NSEC_PER_SEC / 20);
+		lock_drop(&s->lock);
+	}
+	*ret_left = l.p;
+	return r;
+}
+
+/* ---- cold bytes ---- */
+
+static int
+fetch(void *arg, const struct object *object, int fd, struct error *err)
+{
+	struct syncer *s = arg;
+	struct store *store = stores_find(s->stores, object->backend);
+	uint8_t sum[SHA256_LEN];
+	int tries, r;
+
+	if (store == NULL)
+		return error_set(err, -ENODEV, "its store %s is not configured", object->backend);
+	for (tries = 0; tries < 2; tries++) {
+		r = backend_get(store->backend, object->key, 0, object->size, fd, 0, err);
+		store_report(store, r, err);
+		if (r < 0)
+			return r;
+		r = sha256_fd(fd, 0, object->size, sum);
+		if (r == 0 && memcmp(sum, object->sha256, SHA256_LEN) == 0)
+			return 0;
+	}
+	return error_set(err, -EIO, "%s in store %s is not what was stored there (checksum)",
+	    object->key, object->backend);
+}
+
+static int
+unshare_object(void *arg, const struct object *object, struct error *err)
+{
+	struct syncer *s = arg;
+	struct store *store = stores_find(s->stores, object->backend);
+
+	if (store == NULL)
+		return error_set(err, -ENODEV, "its store %s is not configured", object->backend);
+	return backend_unshare(store->backend, object->key, err);
+}
+
+static int
+url(void *arg, const struct object *object, unsigned expires, char **ret_url, struct error *err)
+{
+	struct syncer *s = arg;
+	struct store *store = stores_find(s->stores, object->backend);
+
+	if (store == NULL)
+		return error_set(err, -ENODEV, "its store %s is not configured", object->backend);
+	return backend_get_url(store->backend, object->key, expires, ret_url, err);
+}
+
+void
+syncer_fetcher(struct syncer *s, struct fetcher *ret_fetcher)
+{
+	*ret_fetcher = (struct fetcher){ s, fetch, unshare_object, url };
+}
