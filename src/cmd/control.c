@@ -1,0 +1,629 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The server end of the control socket.
+ *
+ * Threads: one accepts, and one a connection handles it (at most
+ * CONTROL_HANDLERS).  The accepting thread alone opens, joins and closes the
+ * slots' descriptors; it never waits for a client.  It also watches every
+ * running connection, so that a client that goes away cancels its request, and
+ * sends the signs of life by which a client tells a busy daemon from a hung one.
+ *
+ * Invariants:
+ *  1. A slot's fd stays open until its handler has ended: no reuse under it.
+ *  2. A line is written whole or the connection counts as broken: two writers
+ *     (handler, signs of life) take write_lock around a line.
+ *  3. Nothing a client does or omits holds a thread for longer than
+ *     CONTROL_READ_S + the verb + CONTROL_WRITE_S.
+ *  4. No verb runs for a peer that was not let in.
+ */
+#include "cmd/control.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum slot_state { SLOT_FREE, SLOT_RUNNING, SLOT_ENDED };
+
+struct control_request {
+	struct control_server *server;
+	int fd;				/* set before the handler starts */
+	pthread_t thread;		/* accepting thread */
+	_Atomic enum slot_state state;	/* handler: RUNNING → ENDED; accepting thread: the others */
+	_Atomic bool cancelled;
+	_Atomic bool working;		/* the request is read: signs of life may go out */
+	bool gone;			/* accepting thread: hang-up seen */
+	struct control_peer peer;
+	json_t *args;			/* handler */
+	json_t *answer;			/* handler */
+	struct error error;		/* handler */
+	int64_t deadline;		/* handler, set before working */
+	pthread_mutex_t write_lock;
+};
+
+struct control_server {
+	struct control_options opt;
+	char *path;
+	int dir_fd;			/* holds the socket's directory */
+	int listen_fd;
+	int wake_fd;			/* eventfd: a handler ended, or stop */
+	_Atomic bool stopping;
+	pthread_t thread;
+	struct control_request slots[CONTROL_HANDLERS];
+};
+
+const json_t *
+control_args(const struct control_request *req)
+{
+	return req->args;
+}
+
+const struct control_peer *
+control_peer(const struct control_request *req)
+{
+	return &req->peer;
+}
+
+int64_t
+control_deadline(const struct control_request *req)
+{
+	return req->deadline;
+}
+
+struct error *
+control_error(struct control_request *req)
+{
+	return &req->error;
+}
+
+int
+control_cancelled(const struct control_request *req)
+{
+	if (atomic_load(&req->cancelled))
+		return -ECANCELED;
+	if (req->deadline != 0 && clock_mono_ns() >= req->deadline)
+		return -ETIMEDOUT;
+	return 0;
+}
+
+static void
+wake(struct control_server *s)
+{
+	uint64_t one = 1;
+
+	(void)!write(s->wake_fd, &one, sizeof(one));
+}
+
+/* Send all of it; a full socket is waited for until `until` (monotonic ns; 0: not at all). */
+static int
+send_all(int fd, const char *data, size_t len, int64_t until)
+{
+	while (len > 0) {
+		ssize_t n = send(fd, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
+		int64_t left;
+
+		if (n >= 0) {
+			data += n;
+			len -= (size_t)n;
+			continue;
+		}
+		if (errno == EINTR)
+			continue;
+		if (errno != EAGAIN)
+			return -EPIPE;
+		left = until - clock_mono_ns();
+		if (until == 0 || left <= 0)
+			return -ETIMEDOUT;
+		(void)poll(&p, 1, (int)(left / 1000000) + 1);
+	}
+	return 0;
+}
+
+static int
+send_json(struct control_request *req, const json_t *line)
+{
+	char *text = json_dumps(line, JSON_COMPACT);
+	size_t len;
+	int r;
+
+	if (text == NULL)
+		return -ENOMEM;
+	len = strlen(text);
+	text[len++] = '\n';		/* in the place of the NUL */
+	pthread_mutex_lock(&req->write_lock);
+	r = send_all(req->fd, text, len, clock_mono_ns() + CONTROL_WRITE_S * NSEC_PER_SEC);
+	if (r < 0)
+		atomic_store(&req->cancelled, true);
+	pthread_mutex_unlock(&req->write_lock);
+	free(text);
+	return r;
+}
+
+int
+control_progress(struct control_request *req, json_t *line)
+{
+	int r = line == NULL ? -ENOMEM : atomic_load(&req->cancelled) ? -EPIPE : send_json(req, line);
+
+	json_decref(line);
+	return r;
+}
+
+void
+control_answer(struct control_request *req, json_t *answer)
+{
+	json_decref(req->answer);
+	req->answer = answer;
+}
+
+/* ---- a handler ---- */
+
+/* The request line, without its newline, malloc'd. */
+static int
+read_line(struct control_request *req, char **ret_line)
+{
+	int64_t until = clock_mono_ns() + CONTROL_READ_S * NSEC_PER_SEC;
+	size_t len = 0, room = 4096;
+	CLEANUP_FREE char *line = malloc(room);
+
+	if (line == NULL)
+		return -ENOMEM;
+	for (;;) {
+		struct pollfd p = { .fd = req->fd, .events = POLLIN };
+		int64_t left = until - clock_mono_ns();
+		char *end, *more;
+		ssize_t n;
+
+		if (left <= 0 || atomic_load(&req->cancelled))
+			return left <= 0 ? -ETIMEDOUT : -ECANCELED;
+		if (poll(&p, 1, (int)(left / 1000000) + 1) <= 0)
+			continue;
+		n = recv(req->fd, line + len, room - len - 1, MSG_DONTWAIT);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0)
+			return -ECANCELED;
+		end = memchr(line + len, '\n', (size_t)n);
+		len += (size_t)n;
+		if (end != NULL) {
+			*end = '\0';
+			*ret_line = TAKE_PTR(line);
+			return 0;
+		}
+		if (len > CONTROL_REQUEST_MAX)
+			return -EMSGSIZE;
+		if (room - len > 1)
+			continue;
+		more = realloc(line, room * 2);
+		if (more == NULL)
+			return -ENOMEM;
+		line = more;
+		room *= 2;
+	}
+}
+
+static int
+read_request(struct control_request *req)
+{
+	CLEANUP_FREE char *line = NULL;
+	const json_t *timeout;
+	json_error_t why;
+	double seconds;
+	int r;
+
+	r = read_line(req, &line);
+	if (r == -ETIMEDOUT)
+		return error_set(&req->error, r, "no request came within %d seconds", CONTROL_READ_S);
+	if (r == -EMSGSIZE)
+		return error_set(&req->error, -EINVAL, "the request is longer than %d bytes",
+		    CONTROL_REQUEST_MAX);
+	if (r < 0)
+		return r;
+	req->args = json_loads(line, JSON_REJECT_DUPLICATES, &why);
+	if (!json_is_object(req->args))
+		return error_set(&req->error, -EINVAL, "the request is not a JSON object");
+	timeout = json_object_get(req->args, "timeout_s");
+	seconds = timeout != NULL ? json_number_value(timeout) : 0;
+	if (timeout != NULL && (!json_is_number(timeout) || seconds < 0 || seconds > 1e8))
+		return error_set(&req->error, -EINVAL, "timeout_s is a number of seconds");
+	if (timeout != NULL)
+		req->deadline = clock_mono_ns() + (int64_t)(seconds * 1e9);
+	return 0;
+}
+
+static int
+run_verb(struct control_request *req)
+{
+	const struct control_server *s = req->server;
+	const char *name = json_string_value(json_object_get(req->args, "verb"));
+	const struct control_verb *v;
+
+	if (name == NULL)
+		return error_set(&req->error, -EINVAL, "the request names no verb");
+	for (v = s->opt.verbs; v->name != NULL; v++)
+		if (strcmp(v->name, name) == 0)
+			break;
+	if (v->name == NULL)
+		return error_set(&req->error, -EINVAL, "this daemon knows no verb '%.40s'", name);
+	return v->run(s->opt.ctx, req);
+}
+
+static void
+send_last(struct control_request *req, int result)
+{
+	json_t *last = req->answer != NULL ? req->answer : json_object();
+	int code = result >= 0 ? result : result == -EINVAL ? EXIT_USAGE : EXIT_NOT_DONE;
+
+	req->answer = NULL;
+	(void)json_object_set_new(last, "exit", json_integer(code));
+	if (code != EXIT_DONE && (result < 0 || req->error.text[0] != '\0')) {
+		if (req->error.code == 0)
+			req->error.code = result;
+		(void)json_object_set_new(last, "error", control_path_encode(error_text(&req->error)));
+	}
+	(void)send_json(req, last);
+	json_decref(last);
+}
+
+static void *
+handler_run(void *arg)
+{
+	struct control_request *req = arg;
+	int r = read_request(req);
+
+	if (r == 0) {
+		atomic_store(&req->working, true);
+		r = run_verb(req);
+		atomic_store(&req->working, false);
+	}
+	send_last(req, r);
+	json_decref(req->args);
+	req->args = NULL;
+	atomic_store(&req->state, SLOT_ENDED);
+	wake(req->server);
+	return NULL;
+}
+
+/* ---- the accepting thread ---- */
+
+static int
+read_peer(int fd, struct control_peer *ret_peer)
+{
+	struct ucred cred;
+	socklen_t len = sizeof(cred);
+	gid_t *groups = NULL;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
+		return -errno;
+	len = 0;
+	/* The first call tells the size by ERANGE. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno != ERANGE)
+		len = 0;
+	if (len > 0) {
+		groups = malloc(len);
+		if (groups == NULL)
+			return -ENOMEM;
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
+			len = 0;
+	}
+	ret_peer->pid = cred.pid;
+	ret_peer->uid = cred.uid;
+	ret_peer->gid = cred.gid;
+	ret_peer->groups = groups;
+	ret_peer->group_count = len / sizeof(gid_t);
+	return 0;
+}
+
+static bool
+peer_allowed(const struct control_server *s, const struct control_peer *peer)
+{
+	size_t i;
+
+	if (peer->uid == 0 || peer->uid == s->opt.owner)
+		return true;
+	if (s->opt.group == (gid_t)-1)
+		return false;
+	for (i = 0; i < peer->group_count; i++)
+		if (peer->groups[i] == s->opt.group)
+			return true;
+	return peer->gid == s->opt.group;
+}
+
+/* Answer without a handler: a line that an empty socket always has room for. */
+static void
+refuse(int fd, const char *why)
+{
+	char line[256];
+	int n = snprintf(line, sizeof(line), "{\"exit\":1,\"error\":\"%s\"}\n", why);
+
+	(void)send_all(fd, line, (size_t)n, 0);
+	(void)close(fd);
+}
+
+static struct control_request *
+free_slot(struct control_server *s)
+{
+	int i;
+
+	for (i = 0; i < CONTROL_HANDLERS; i++)
+		if (atomic_load(&s->slots[i].state) == SLOT_FREE)
+			return &s->slots[i];
+	return NULL;
+}
+
+static void
+start_request(struct control_server *s, int fd)
+{
+	struct control_peer peer = {0};
+	struct control_request *req;
+
+	if (read_peer(fd, &peer) < 0 || !peer_allowed(s, &peer)) {
+		log_warn("control: user %u (pid %d) is not let in", (unsigned)peer.uid, (int)peer.pid);
+		free(peer.groups);
+		refuse(fd, "not allowed: this needs root, the mounting user, or a member of control.group");
+		return;
+	}
+	req = free_slot(s);
+	if (req == NULL) {
+		free(peer.groups);
+		refuse(fd, "the daemon is busy with as many requests as it takes at once; try again");
+		return;
+	}
+	req->fd = fd;
+	req->peer = peer;
+	req->gone = false;
+	req->deadline = 0;
+	memset(&req->error, 0, sizeof(req->error));
+	atomic_store(&req->cancelled, false);
+	atomic_store(&req->state, SLOT_RUNNING);
+	if (pthread_create(&req->thread, NULL, handler_run, req) != 0) {
+		free(peer.groups);
+		refuse(fd, "the daemon can't start a thread");
+		atomic_store(&req->state, SLOT_FREE);
+	}
+}
+
+static void
+accept_all(struct control_server *s)
+{
+	for (;;) {
+		int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd < 0 && errno == EINTR)
+			continue;
+		if (fd < 0) {
+			if (errno != EAGAIN)	/* no descriptors or memory: don't spin */
+				(void)usleep(100000);
+			return;
+		}
+		start_request(s, fd);
+	}
+}
+
+/* Join what has ended.  Returns how many are still running. */
+static int
+reap(struct control_server *s)
+{
+	int i, running = 0;
+
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		struct control_request *req = &s->slots[i];
+		enum slot_state state = atomic_load(&req->state);
+
+		if (state == SLOT_RUNNING)
+			running++;
+		if (state != SLOT_ENDED)
+			continue;
+		(void)pthread_join(req->thread, NULL);
+		(void)close(req->fd);
+		free(req->peer.groups);
+		atomic_store(&req->state, SLOT_FREE);
+	}
+	return running;
+}
+
+static void
+send_alive(struct control_server *s)
+{
+	int i;
+
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		struct control_request *req = &s->slots[i];
+		ssize_t n;
+
+		if (atomic_load(&req->state) != SLOT_RUNNING || !atomic_load(&req->working) || req->gone)
+			continue;
+		if (pthread_mutex_trylock(&req->write_lock) != 0)
+			continue;	/* it is being written to: sign enough */
+		n = send(req->fd, "{}\n", 3, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n > 0 && n < 3)	/* invariant 2 */
+			atomic_store(&req->cancelled, true);
+		pthread_mutex_unlock(&req->write_lock);
+	}
+}
+
+/* Sleep until there is something to do, and note who hung up. */
+static void
+watch(struct control_server *s)
+{
+	struct pollfd p[CONTROL_HANDLERS + 2];
+	uint64_t count;
+	int i;
+
+	p[0] = (struct pollfd){ .fd = s->wake_fd, .events = POLLIN };
+	p[1] = (struct pollfd){ .fd = atomic_load(&s->stopping) ? -1 : s->listen_fd, .events = POLLIN };
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		const struct control_request *req = &s->slots[i];
+		bool live = atomic_load(&req->state) == SLOT_RUNNING && !req->gone;
+
+		/* POLLHUP comes unasked, and only when both directions are closed. */
+		p[i + 2] = (struct pollfd){ .fd = live ? req->fd : -1 };
+	}
+	(void)poll(p, CONTROL_HANDLERS + 2, 1000);
+	if (p[0].revents != 0)
+		(void)!read(s->wake_fd, &count, sizeof(count));
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		if (p[i + 2].revents & (POLLHUP | POLLERR)) {
+			s->slots[i].gone = true;
+			atomic_store(&s->slots[i].cancelled, true);
+		}
+	}
+}
+
+static void *
+server_run(void *arg)
+{
+	struct control_server *s = arg;
+	int64_t alive = clock_mono_ns() + CONTROL_ALIVE_S * NSEC_PER_SEC;
+	int i;
+
+	while (!atomic_load(&s->stopping)) {
+		watch(s);
+		(void)reap(s);
+		accept_all(s);
+		if (clock_mono_ns() >= alive) {
+			send_alive(s);
+			alive = clock_mono_ns() + CONTROL_ALIVE_S * NSEC_PER_SEC;
+		}
+	}
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		atomic_store(&s->slots[i].cancelled, true);
+		if (atomic_load(&s->slots[i].state) == SLOT_RUNNING)
+			(void)shutdown(s->slots[i].fd, SHUT_RD);
+	}
+	while (reap(s) > 0)
+		watch(s);
+	return NULL;
+}
+
+/* ---- start and stop ---- */
+
+/* Let the group search the socket's directory. */
+static int
+open_directory(const struct control_server *s)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", s->dir_fd);
+	if (chown(path, (uid_t)-1, s->opt.group) < 0 || chmod(path, 0710) < 0)
+		return -errno;
+	return 0;
+}
+
+static int
+listen_on(struct control_server *s, struct error *err)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	bool group = s->opt.group != (gid_t)-1;
+	int r;
+
+	s->dir_fd = control_socket_dir(s->path, addr.sun_path, sizeof(addr.sun_path));
+	if (s->dir_fd < 0)
+		return error_set(err, s->dir_fd, "control socket %s: %s", s->path, strerror(-s->dir_fd));
+	s->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (s->listen_fd < 0) {
+		r = -errno;
+		return error_set(err, r, "control socket: %s", strerror(-r));
+	}
+	(void)unlink(addr.sun_path);
+	if (bind(s->listen_fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    chmod(addr.sun_path, group ? 0660 : 0600) < 0 ||
+	    (group && chown(addr.sun_path, (uid_t)-1, s->opt.group) < 0) ||
+	    listen(s->listen_fd, CONTROL_HANDLERS) < 0) {
+		r = -errno;
+		return error_set(err, r, "control socket %s: %s", s->path, strerror(-r));
+	}
+	r = group ? open_directory(s) : 0;
+	if (r < 0)
+		return error_set(err, r, "%s can't be opened to control.group: %s", s->path, strerror(-r));
+	return 0;
+}
+
+/* Signals are for the main thread; handlers inherit this thread's mask. */
+static int
+start_thread(struct control_server *s)
+{
+	sigset_t all, old;
+	int r;
+
+	(void)sigfillset(&all);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = -pthread_create(&s->thread, NULL, server_run, s);
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return r;
+}
+
+static void
+server_free(struct control_server *s)
+{
+	int i;
+
+	for (i = 0; i < CONTROL_HANDLERS; i++)
+		(void)pthread_mutex_destroy(&s->slots[i].write_lock);
+	if (s->listen_fd >= 0)
+		(void)close(s->listen_fd);
+	if (s->wake_fd >= 0)
+		(void)close(s->wake_fd);
+	if (s->dir_fd >= 0)
+		(void)close(s->dir_fd);
+	free(s->path);
+	free(s);
+}
+
+int
+control_start(const struct control_options *opt, struct control_server **ret_s, struct error *err)
+{
+	struct control_server *s = calloc(1, sizeof(*s));
+	int i, r;
+
+	if (s == NULL)
+		return error_set(err, -ENOMEM, "out of memory");
+	s->opt = *opt;
+	s->dir_fd = s->listen_fd = -1;
+	for (i = 0; i < CONTROL_HANDLERS; i++) {
+		s->slots[i].server = s;
+		(void)pthread_mutex_init(&s->slots[i].write_lock, NULL);
+	}
+	s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	s->path = strdup(opt->path);
+	if (s->wake_fd < 0 || s->path == NULL)
+		r = error_set(err, -ENOMEM, "control socket: out of memory or descriptors");
+	else
+		r = listen_on(s, err);
+	if (r == 0) {
+		r = start_thread(s);
+		if (r < 0)
+			(void)error_set(err, r, "control socket: %s", strerror(-r));
+	}
+	if (r < 0) {
+		server_free(s);
+		return r;
+	}
+	*ret_s = s;
+	return 0;
+}
+
+void
+control_stop(struct control_server *s)
+{
+	if (s == NULL)
+		return;
+	atomic_store(&s->stopping, true);
+	wake(s);
+	(void)pthread_join(s->thread, NULL);
+	(void)unlink(s->path);
+	server_free(s);
+}
