@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Thumbnails: one decode, the largest first, each smaller one from the larger.
+ *
+ *  1. All sizes are encoded before the first is sent: a file has all or none.
+ *  2. Nothing of the original's metadata is written: no EXIF, no XMP, no ICC
+ *     profile (pixels are sRGB by then).
+ *  3. Equal input gives equal bytes: no dates, no thread-dependent encoders.
+ */
+#include "extract/thumb.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#if VIPS_MAJOR_VERSION > 8 || VIPS_MINOR_VERSION >= 15
+#define KEEP_NOTHING "keep", VIPS_FOREIGN_KEEP_NONE
+#else
+#define KEEP_NOTHING "strip", TRUE
+#endif
+
+/* One step of a pipeline: *image becomes the result, the former one is let go. */
+static int
+step(VipsImage **image, VipsImage *next, int r)
+{
+	if (r != 0)
+		return -1;
+	g_object_unref(*image);
+	*image = next;
+	return 0;
+}
+
+/* Most profiles are sRGB under one name or other: nothing to convert then. */
+static bool
+thumb_profile_is_srgb(const uint8_t *p, size_t len)
+{
+	static const char wide[] = "s\0R\0G\0B";
+	size_t most = len < 4096 ? len : 4096;
+
+	if (len < 128 || memcmp(p + 16, "RGB ", 4) != 0)
+		return false;
+	return memmem(p, most, "sRGB", 4) != NULL || memmem(p, most, wide, 7) != NULL;
+}
+
+/* By the profile in the file; a profile that doesn't fit the pixels is ignored. */
+static void
+thumb_apply_profile(VipsImage **image)
+{
+	VipsImage *next = NULL;
+	const void *profile;
+	size_t len;
+
+	if (vips_image_get_typeof(*image, VIPS_META_ICC_NAME) == 0 ||
+	    vips_image_get_blob(*image, VIPS_META_ICC_NAME, &profile, &len) != 0 ||
+	    thumb_profile_is_srgb(profile, len))
+		return;
+	if (vips_icc_transform(*image, &next, "srgb", "embedded", TRUE, "intent",
+	    VIPS_INTENT_PERCEPTUAL, "depth", 8, NULL) != 0) {
+		vips_error_clear();
+		return;
+	}
+	g_object_unref(*image);
+	*image = next;
+}
+
+/* Alpha, if any, is the last band; the colours become sRGB. */
+static int
+thumb_to_srgb(VipsImage **image)
+{
+	VipsImage *next = NULL;
+
+	thumb_apply_profile(image);
+
+	if ((*image)->Type != VIPS_INTERPRETATION_sRGB || (*image)->Bands < 3) {
+		if (step(image, next, vips_colourspace(*image, &next, VIPS_INTERPRETATION_sRGB,
+		    NULL)) != 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+thumb_turn(VipsImage **image, unsigned orientation)
+{
+	static const VipsAngle angles[9] = {
+		[3] = VIPS_ANGLE_D180, [5] = VIPS_ANGLE_D90, [6] = VIPS_ANGLE_D90,
+		[7] = VIPS_ANGLE_D270, [8] = VIPS_ANGLE_D270,
+	};
+	VipsImage *next = NULL;
+	int r;
+
+	if (orientation < 2 || orientation > 8)
+		return 0;
+	if (angles[orientation] != VIPS_ANGLE_D0) {
+		r = vips_rot(*image, &next, angles[orientation], NULL);
+		if (step(image, next, r) != 0)
+			return -1;
+	}
+	if (orientation == 4)
+		r = vips_flip(*image, &next, VIPS_DIRECTION_VERTICAL, NULL);
+	else if (orientation == 2 || orientation == 5 || orientation == 7)
+		r = vips_flip(*image, &next, VIPS_DIRECTION_HORIZONTAL, NULL);
+	else
+		return 0;
+	return step(image, next, r);
+}
+
+/* Decode into memory; only now do errors of the file show. */
+static int
+thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
+{
+	VipsImage *image = picture, *next = NULL;
+	int r;
+
+	g_object_ref(image);
+	r = thumb_to_srgb(&image);
+	if (r == 0 && image->BandFmt != VIPS_FORMAT_UCHAR) {
+		r = vips_cast(image, &next, VIPS_FORMAT_UCHAR, NULL);
+		r = step(&image, next, r);
+	}
+	if (r == 0 && image->Bands > 4) {
+		r = vips_extract_band(image, &next, 0, "n", 4, NULL);
+		r = step(&image, next, r);
+	}
+	if (r == 0) {
+		next = vips_image_copy_memory(image);
+		r = step(&image, next, next == NULL);
+	}
+	if (r == 0)
+		r = thumb_turn(&image, orientation);
+	if (r == 0) {
+		next = vips_image_copy_memory(image);
+		r = step(&image, next, next == NULL);
+	}
+	if (r != 0) {
+		g_object_unref(image);
+		return -1;
+	}
+	*ret = image;
+	return 0;
+}
+
+static int
+thumb_encode_jpeg(VipsImage *image, int quality, void **ret, size_t *ret_len)
+{
+	VipsArrayDouble *white = vips_array_double_newv(3, 255.0, 255.0, 255.0);
+	VipsImage *flat = NULL;
+	int r;
+
+	if (vips_image_hasalpha(image)) {
+		r = vips_flatten(image, &flat, "background", white, NULL);
+	} else {
+		flat = image;
+		g_object_ref(flat);
+		r = 0;
+	}
+	vips_area_unref(VIPS_AREA(white));
+	if (r != 0)
+		return -1;
+	r = vips_jpegsave_buffer(flat, ret, ret_len, "Q", quality, "interlace", TRUE,
+	    "optimize_coding", TRUE, KEEP_NOTHING, NULL);
+	g_object_unref(flat);
+	return r;
+}
+
+static int
+thumb_encode(VipsImage *image, const struct extract_thumb_size *size, void **ret,
+    size_t *ret_len)
+{
+	if (strcmp(size->mime, "image/jpeg") == 0)
+		return thumb_encode_jpeg(image, size->quality, ret, ret_len);
+	return vips_webpsave_buffer(image, ret, ret_len, "Q", size->quality, "effort", 2,
+	    KEEP_NOTHING, NULL);
+}
+
+/* *image at the size asked for, out of the next larger one. */
+static int
+thumb_shrink(VipsImage **image, uint32_t side)
+{
+	VipsImage *small = NULL, *next;
+
+	if ((uint32_t)(*image)->Xsize <= side && (uint32_t)(*image)->Ysize <= side)
+		return 0;
+	if (vips_thumbnail_image(*image, &small, (int)side, "height", (int)side, "size",
+	    VIPS_SIZE_DOWN, "no_rotate", TRUE, NULL) != 0)
+		return -1;
+	next = vips_image_copy_memory(small);
+	g_object_unref(small);
+	return step(image, next, next == NULL);
+}
+
+struct encoded {
+	void *data;
+	size_t len;
+	uint32_t width, height;
+};
+
+static int
+thumb_encode_all(VipsImage **image, struct encoded out[EXTRACT_THUMBS])
+{
+	int i;
+
+	for (i = EXTRACT_THUMBS - 1; i >= 0; i--) {
+		const struct extract_thumb_size *size = &extract_thumb_sizes[i];
+
+		if (thumb_shrink(image, size->side) != 0 ||
+		    thumb_encode(*image, size, &out[i].data, &out[i].len) != 0)
+			return -1;
+		out[i].width = (uint32_t)(*image)->Xsize;
+		out[i].height = (uint32_t)(*image)->Ysize;
+	}
+	return 0;
+}
+
+int
+thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation)
+{
+	struct encoded out[EXTRACT_THUMBS] = { { NULL } };
+	VipsImage *image;
+	unsigned i;
+	int r;
+
+	if (thumb_prepare(picture, orientation, &image) != 0)
+		return -1;
+	job_stage(j, EXTRACT_AT_THUMB);
+	r = thumb_encode_all(&image, out);
+	g_object_unref(image);
+	for (i = 0; i < EXTRACT_THUMBS; i++) {
+		if (r == 0)
+			job_send_thumb(j, i, out[i].width, out[i].height, out[i].data,
+			    out[i].len);
+		g_free(out[i].data);
+	}
+	return r;
+}
+
+/* What vips and the libraries below it say → our codes.  The first match decides. */
+static const char *
+thumb_error_code(const char *text)
+{
+	static const char *const codes[][2] = {
+		{ "premature", "truncated" }, { "truncated", "truncated" },
+		{ "Premature", "truncated" }, { "end of", "truncated" },
+		{ "End of", "truncated" }, { "EOF", "truncated" },
+		{ "out of data", "truncated" }, { "Read error", "truncated" },
+		{ "short read", "truncated" }, { "not enough data", "truncated" },
+		{ "out of memory", "memory" }, { "emory", "memory" },
+		{ "too large", "too-large" }, { "too big", "too-large" },
+		{ "xceed", "too-large" }, { "limit", "too-large" },
+		{ "nsupported", "unsupported" }, { "not supported", "unsupported" },
+		{ "not implemented", "unsupported" }, { "not configured", "unsupported" },
+		{ "not a known", "unsupported" },
+	};
+	size_t i;
+
+	for (i = 0; i < sizeof(codes) / sizeof(codes[0]); i++)
+		if (strstr(text, codes[i][0]) != NULL)
+			return codes[i][1];
+	return "corrupt";
+}
+
+void
+thumb_fail(struct job *j, enum extract_stage stage)
+{
+	const char *text = vips_error_buffer();
+
+	meta_fail(&j->meta, stage, thumb_error_code(text), "%s",
+	    text[0] != '\0' ? text : "can't be decoded");
+	vips_error_clear();
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_EXTRACT_THUMB_H
+#define TBFS_EXTRACT_THUMB_H
+
+/* The three thumbnails of a picture.  Only image.c, poster.c and thumb.c know libvips. */
+#include "extract/job.h"
+
+#include <vips/vips.h>
+
+/*
+ * Turn a decoded picture, at most the largest size, upright by an EXIF
+ * orientation, convert it to 8-bit sRGB, and send all sizes.  The pixels are
+ * asked for here: a lazy decoder's errors show up in this call.  0 or -1 with
+ * vips' error buffer set; then no thumbnail has been sent.
+ */
+int thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation);
+
+/* Note vips' error as the file's and empty the buffer. */
+void thumb_fail(struct job *j, enum extract_stage stage);
+
+#endif
