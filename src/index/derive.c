@@ -1,16 +1,46 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* What was derived from an original: kept here so that meta.json can be written again
- * without decoding anything. */
+/* What was derived from an original, and where it stands: kept here so that meta.json can be
+ * written again, and derivatives moved, without decoding anything. */
 #include "index/db.h"
 
+#include "base/clock.h"
 #include "index/index.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+
+static int
+keep_touch(struct db *db, uint64_t keep, int64_t due)
+{
+	/* `since` is the last touch here: index_keep_done() compares it. */
+	return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " VALUES(7,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET since=excluded.since,"
+	    " due=min(due,excluded.due)", "iii", (int64_t)keep, clock_wall_ns(), due);
+}
 
 int
-index_derived_set(struct index *ix, const struct derivation *d)
+index_keep_touch(struct index *ix, uint64_t keep, int64_t due)
+{
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, keep_touch(&ix->writer, keep, due));
+}
+
+int
+index_keep_done(struct index *ix, uint64_t keep, int64_t since)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=7 AND id=? AND since=?",
+	    "ii", (int64_t)keep, since));
+}
+
+int
+index_derived_set(struct index *ix, const struct derivation *d, int64_t keep_due)
 {
 	struct db *db = &ix->writer;
 	struct inode i;
@@ -22,12 +52,15 @@ index_derived_set(struct index *ix, const struct derivation *d)
 	if (r == 0 && i.generation != d->generation)
 		r = -ESTALE;
 	if (r == 0)
-		r = db_run(db, "INSERT INTO derivation VALUES(?,?,?,?,?) ON CONFLICT(ino) DO UPDATE SET"
+		r = db_run(db, "INSERT INTO derivation VALUES(?,?,?,?,?,?,?) ON CONFLICT(ino) DO UPDATE SET"
 		    " generation=excluded.generation, version=excluded.version, failed=excluded.failed,"
-		    " json=excluded.json", "iiiis", (int64_t)d->ino, (int64_t)d->generation,
-		    (int64_t)d->version, (int64_t)d->failed, d->json);
+		    " keep=excluded.keep, path=excluded.path, json=excluded.json", "iiiiibs",
+		    (int64_t)d->ino, (int64_t)d->generation, (int64_t)d->version, (int64_t)d->failed,
+		    (int64_t)d->keep, d->path, (int)strlen(d->path), d->json);
 	if (r == 0)
 		r = work_done(db, WORK_DERIVE, d->ino);
+	if (r == 0)
+		r = keep_touch(db, d->keep, keep_due);
 	return db_end(ix, r);
 }
 
@@ -39,8 +72,8 @@ index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 	int r;
 
 	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT generation, version, failed, json FROM derivation WHERE ino=?", "i",
-	    (int64_t)ino);
+	r = db_query(db, &q, "SELECT generation, version, failed, keep, path, json FROM derivation"
+	    " WHERE ino=?", "i", (int64_t)ino);
 	if (r == 0)
 		r = db_step(db, q);
 	if (r == 1) {
@@ -48,10 +81,13 @@ index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 			.ino = ino, .generation = (uint64_t)sqlite3_column_int64(q, 0),
 			.version = (unsigned)sqlite3_column_int(q, 1),
 			.failed = sqlite3_column_int(q, 2) != 0,
-			.json = strdup((const char *)sqlite3_column_text(q, 3)),
+			.keep = (uint64_t)sqlite3_column_int64(q, 3),
+			.path = strndup((const char *)sqlite3_column_blob(q, 4),
+			    (size_t)sqlite3_column_bytes(q, 4)),
+			.json = strdup((const char *)sqlite3_column_text(q, 5)),
 		};
 		db_done(q);
-		r = ret_d->json == NULL ? -ENOMEM : 0;
+		r = ret_d->json == NULL || ret_d->path == NULL ? -ENOMEM : 0;
 	} else if (r == 0) {
 		r = -ENOENT;
 	}
@@ -59,9 +95,91 @@ index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 	return r;
 }
 
+int
+index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE derivation SET keep=?, path=? WHERE ino=?", "ibi",
+	    (int64_t)keep, path, (int)strlen(path), (int64_t)ino));
+}
+
+int
+index_derived_forget(struct index *ix, uint64_t ino)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino));
+}
+
 void
 derivation_release(struct derivation *d)
 {
+	free(d->path);
 	free(d->json);
-	d->json = NULL;
+	d->path = d->json = NULL;
+}
+
+uint64_t
+index_derive_failed(struct index *ix)
+{
+	int64_t n = 0;
+
+	lock_take(&ix->reader.lock);
+	(void)db_int(&ix->reader, &n, "SELECT count(*) FROM derivation WHERE failed<>0", "");
+	lock_drop(&ix->reader.lock);
+	return (uint64_t)n;
+}
+
+/* fn runs while the reader's lock is held: it must not call the index. */
+int
+index_keep_files(struct index *ix, uint64_t keep,
+    bool (*fn)(void *arg, const struct keep_file *f), void *arg)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "WITH RECURSIVE tree(ino,path,dir) AS (SELECT ?, '', 1 UNION ALL"
+	    " SELECT d.ino, t.path || CASE t.path WHEN '' THEN '' ELSE '/' END || CAST(d.name AS TEXT),"
+	    " n.mode&61440=16384 FROM tree t JOIN dentry d ON d.parent=t.ino"
+	    " JOIN inode n ON n.ino=d.ino WHERE t.dir AND n.flags&1=0)"
+	    " SELECT t.path, v.json," INODE_COLUMNS " FROM tree t JOIN derivation v ON v.ino=t.ino"
+	    " JOIN inode i ON i.ino=t.ino ORDER BY t.path", "i", (int64_t)keep);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		struct keep_file f = { .path = (const char *)sqlite3_column_text(q, 0),
+			.json = (const char *)sqlite3_column_text(q, 1) };
+
+		inode_read(q, 2, &f.inode);
+		r = 0;
+		if (!fn(arg, &f)) {
+			db_done(q);
+			break;
+		}
+	}
+	lock_drop(&db->lock);
+	return r;
+}
+
+int
+index_derive_below(struct index *ix, uint64_t dir, int64_t due)
+{
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_change(db, "WITH RECURSIVE tree(ino) AS (SELECT ? UNION"
+	    " SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino)"
+	    " INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " SELECT 6, i.ino, ?, ?, 0, 0, '' FROM tree t JOIN inode i ON i.ino=t.ino"
+	    " WHERE i.state IN (2,3,4) AND i.flags&1=0"
+	    " ON CONFLICT(kind,id) DO UPDATE SET due=min(due,excluded.due)", "iii", (int64_t)dir,
+	    clock_wall_ns(), due);
+	return db_end(ix, r);
 }

@@ -199,6 +199,7 @@ int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);
 int index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool changed,
     const struct staged_stat *st, struct inode *ret_inode);
 int index_mark_torn(struct index *ix, uint64_t ino);
+int index_accept_torn(struct index *ix, uint64_t ino);	/* it is to be stored as it is */
 /* The staged bytes of what was not stored are lost: back to the last stored ones, torn. */
 int index_mark_lost(struct index *ix, uint64_t ino);
 int index_mark_remote(struct index *ix, uint64_t ino, uint64_t generation);
@@ -305,6 +306,8 @@ int index_upload_done(struct index *ix, const struct upload *up, const struct ob
 /* The put is known not to have happened (or to have been cancelled before its end). */
 int index_upload_undo(struct index *ix, uint64_t object);
 
+/* Is anything stored (in this backend; NULL: in any)?  1, 0 or -errno. */
+int index_has_objects(struct index *ix, const char *backend);
 int index_object_get(struct index *ix, uint64_t id, struct object *ret_object);
 
 struct move {
@@ -338,11 +341,38 @@ struct derivation {
 	uint64_t generation;		/* what was derived */
 	unsigned version;		/* of the pipeline */
 	bool failed;
-	char *json;			/* its entry in meta.json without name, size, mtime; malloc'd */
+	uint64_t keep;			/* where its derivatives stand: below this keep, */
+	char *path;			/* in thumbs/<path>/; malloc'd */
+	char *json;			/* its entry in meta.json without size and mtime; malloc'd */
 };
-/* Remember what was derived from this generation; -ESTALE when it moved. */
-int index_derived_set(struct index *ix, const struct derivation *d);
+/* Remember what was derived from this generation, and that the keep's meta.json is to be
+ * written at `keep_due`; -ESTALE when the generation moved. */
+int index_derived_set(struct index *ix, const struct derivation *d, int64_t keep_due);
 int index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d);
+/* The derivatives have moved with their original. */
+int index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path);
+/* The derivatives are gone, or are to be made again. */
+int index_derived_forget(struct index *ix, uint64_t ino);
+/* How many originals could not be derived. */
+uint64_t index_derive_failed(struct index *ix);
 void derivation_release(struct derivation *d);
+
+/* The keep's meta.json is to be written; index_keep_done() ends that unless it was asked for
+ * again since. */
+int index_keep_touch(struct index *ix, uint64_t keep, int64_t due);
+int index_keep_done(struct index *ix, uint64_t keep, int64_t since);
+
+struct keep_file {
+	const char *path;		/* below the keep; valid during the call */
+	struct inode inode;
+	const char *json;
+};
+/* Originals of a keep that have been derived, in order of path. */
+int index_keep_files(struct index *ix, uint64_t keep,
+    bool (*fn)(void *arg, const struct keep_file *f), void *arg);
+
+/* Queue the derivation of every original at or below `dir`, except what is known to be
+ * where it belongs already; returns how many. */
+int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
 
 #endif

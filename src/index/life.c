@@ -118,6 +118,8 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 			r = unchanged(db, &i);
 		else if (r == 0)
 			r = work_add(db, WORK_UPLOAD, ino, clock_wall_ns());
+		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0)
+			r = work_add(db, WORK_DERIVE, ino, clock_wall_ns());
 	}
 	r = db_end(ix, r);
 	if (r == 0)
@@ -137,15 +139,27 @@ set_where_generation(struct index *ix, const char *sql, int64_t value, uint64_t 
 	return db_end(ix, r == 0 ? -ESTALE : r < 0 ? r : 0);
 }
 
-int
-index_mark_torn(struct index *ix, uint64_t ino)
+static int
+set_torn(struct index *ix, uint64_t ino, bool torn)
 {
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=flags|2 WHERE ino=?", "i",
-	    (int64_t)ino));
+	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=(flags & ~2) | ? WHERE ino=?", "ii",
+	    (int64_t)(torn ? INODE_TORN : 0), (int64_t)ino));
+}
+
+int
+index_mark_torn(struct index *ix, uint64_t ino)
+{
+	return set_torn(ix, ino, true);
+}
+
+int
+index_accept_torn(struct index *ix, uint64_t ino)
+{
+	return set_torn(ix, ino, false);
 }
 
 int

@@ -751,9 +751,11 @@ index_reap(struct index *ix, uint64_t ino)
 	if (r == 0 && S_ISLNK(inode.mode))
 		r = db_run(db, "DELETE FROM symlink WHERE ino=?", "i", id);
 	if (r == 0)
-		r = db_run(db, "DELETE FROM derivation WHERE ino=?", "i", id);
-	if (r == 0)
 		r = db_run(db, "DELETE FROM work WHERE id=? AND kind IN (1,2,4,6,7)", "i", id);
+	/* What was derived from it goes by the processor's hand. */
+	if (r == 0)
+		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE ino=?", "iii", now, now, id);
 	if (r == 0)
 		r = db_run(db, "DELETE FROM inode WHERE ino=?", "i", id);
 	if (r == 0 && (S_ISREG(inode.mode) || S_ISDIR(inode.mode)))

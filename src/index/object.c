@@ -99,6 +99,19 @@ index_object_get(struct index *ix, uint64_t id, struct object *ret_object)
 	return r;
 }
 
+int
+index_has_objects(struct index *ix, const char *backend)
+{
+	int64_t one;
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = db_int(&ix->reader, &one, "SELECT 1 FROM object WHERE status=2 AND (?1 IS NULL OR"
+	    " backend=?1) LIMIT 1", "s", backend);
+	lock_drop(&ix->reader.lock);
+	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
+}
+
 /* Is a prefix of the key owned, or something below it?  1 yes, 0 no. */
 static int
 key_crossed(struct db *db, const char *backend, const char *key)

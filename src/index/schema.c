@@ -65,7 +65,8 @@ static const char schema_sql[] =
 	" PRIMARY KEY(kind, id)) WITHOUT ROWID;"
 	"CREATE INDEX work_due ON work(kind, due) WHERE stuck=0;"
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
-	" version INTEGER NOT NULL, failed INTEGER NOT NULL, json TEXT NOT NULL);"
+	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
+	" json TEXT NOT NULL);"
 	"INSERT INTO meta VALUES('sync_seq',0),('object_seq',0),('ino_limit',2),('clean',1);";
 
 static int

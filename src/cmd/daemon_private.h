@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_CMD_DAEMON_PRIVATE_H
+#define TBFS_CMD_DAEMON_PRIVATE_H
+
+/* The assembled daemon, as its control verbs see it. */
+#include "cmd/control.h"
+#include "config.h"
+#include "core/core.h"
+#include "fs/fs.h"
+#include "processor/processor.h"
+#include "sync/syncer.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct daemon {
+	struct config *cfg;
+	const char *mountpoint;
+	struct index *index;
+	struct staging *staging;
+	struct core *core;
+	struct stores stores;
+	struct syncer *syncer;
+	struct processor *processor;
+	struct fs *fs;
+	struct control_server *control;
+	int64_t started;		/* wall clock ns */
+	pthread_t gone_thread, care_thread;
+	bool gone_runs, care_runs;
+	pthread_mutex_t care_lock;
+	pthread_cond_t care_cond;
+	bool care_stop;			/* care_lock */
+	_Atomic bool drained;		/* umount has drained and told already */
+};
+
+extern const struct control_verb daemon_verbs[];
+
+/* The backends that the configuration names: the current one, and the local one when objects
+ * of former days are there. */
+int daemon_make_stores(struct daemon *d, struct error *err);
+json_t *daemon_status(struct daemon *d);
+/* Everything stored and derived, or the time is up; what is left in *ret_left. */
+int daemon_drain(struct daemon *d, int64_t deadline_mono_ns, struct sync_progress *ret_left);
+
+#endif
