@@ -147,6 +147,9 @@ int config_finish(struct config *cfg, const char *mountpoint, struct error *err)
  * NULL when nothing differs. */
 int config_reload(struct config *cfg, char **ret_note, struct error *err);
 
+/* "90", "500ms", "10m", "1h", "7d" as ns; -EINVAL. */
+int config_parse_duration(const char *text, int64_t *ret_ns);
+
 /* As `systemd-escape --path`: malloc'd, NULL without memory. */
 char *config_escape_path(const char *path);
 

@@ -1,6 +1,44 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-int
-main(void)
+/*
+ * tbfs VERB …; also mount(8)'s helper when it is called mount.tbfs or
+ * mount.fuse.tbfs.
+ */
+#include "build.h"
+#include "cmd/cmd.h"
+
+#include <string.h>
+
+static int
+help(FILE *out)
 {
-	return 2;
+	const struct cmd *c;
+
+	(void)fputs("usage: tbfs VERB [option ...] [argument ...]\n\n", out);
+	for (c = cmd_table; c->name != NULL; c++)
+		(void)fprintf(out, "  %-10s %s\n", c->name, c->summary);
+	(void)fputs("\n`tbfs VERB --help` tells more; so do tbfs(1), tbfs-mount(8), tbfs.conf(5).\n", out);
+	return out == stdout ? EXIT_DONE : EXIT_USAGE;
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+	const char *self = argc == 0 ? "tbfs" : slash != NULL ? slash + 1 : argv[0];
+	const struct cmd *c;
+
+	if (strncmp(self, "mount.", 6) == 0)
+		return cmd_mount_helper(argc, argv);
+	if (argc < 2)
+		return help(stderr);
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+		return help(stdout);
+	if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+		(void)printf("tbfs %s\n", PACKAGE_VERSION);
+		return EXIT_DONE;
+	}
+	for (c = cmd_table; c->name != NULL; c++)
+		if (strcmp(c->name, argv[1]) == 0)
+			return c->run(argc - 1, argv + 1);
+	return cmd_fail(EXIT_USAGE, "there is no verb '%.40s'; `tbfs --help` lists them", argv[1]);
 }

@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { FILE_MAX = 1 << 20, KEY_MAX_LEN = 128 };
 
@@ -155,6 +156,22 @@ load(struct reader *rd, struct error *err)
 	return r;
 }
 
+/* The daemon changes its directory and may be told to read the file again.  Symlinks stay:
+ * they are how some deployments replace a file. */
+static char *
+absolute(const char *path)
+{
+	CLEANUP_FREE char *cwd = NULL;
+	char *full;
+
+	if (path[0] == '/')
+		return strdup(path);
+	cwd = getcwd(NULL, 0);
+	if (cwd == NULL || asprintf(&full, "%s/%s", cwd, path) < 0)
+		return NULL;
+	return full;
+}
+
 int
 config_load_file(struct config *cfg, const char *path, struct error *err)
 {
@@ -165,7 +182,7 @@ config_load_file(struct config *cfg, const char *path, struct error *err)
 	r = load(&rd, err);
 	if (r < 0)
 		return r;
-	copy = strdup(path);
+	copy = absolute(path);
 	if (copy == NULL)
 		return error_set(err, -ENOMEM, "out of memory");
 	free(cfg->config_file);

@@ -60,6 +60,12 @@ parse_unit(const char *text, const struct unit *units, int64_t plain, int64_t *r
 	return -EINVAL;
 }
 
+int
+config_parse_duration(const char *text, int64_t *ret_ns)
+{
+	return parse_unit(text, duration_units, NSEC_PER_SEC, ret_ns);
+}
+
 static int
 parse_bool(const char *text, bool *ret_value)
 {
