@@ -1,15 +1,447 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Stands in for the file system until that is there: says so and fails. */
+/*
+ * The process behind a mount: puts the parts together, waits, takes them apart.
+ *
+ * Up: index, staging, core and its recovery, stores, syncer, processor, FUSE, control
+ * socket.  Down, when the mount has gone or a signal asks for it: drain within a bound,
+ * control, processor, syncer, FUSE, core, index last.
+ */
 #include "cmd/daemon.h"
 
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "cmd/daemon_private.h"
+
 #include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define CARE_EVERY_NS (2 * NSEC_PER_SEC)
+
+/* ---- events of the core ---- */
+
+static void
+on_upload_queued(void *arg)
+{
+	struct daemon *d = arg;
+
+	syncer_wake(d->syncer);
+}
+
+static void
+on_attr_changed(void *arg, uint64_t ino)
+{
+	struct daemon *d = arg;
+
+	if (d->fs != NULL)
+		fs_attr_changed(d->fs, ino);
+}
+
+static void
+on_entry_changed(void *arg, uint64_t parent, const char *name)
+{
+	struct daemon *d = arg;
+
+	if (d->fs != NULL)
+		fs_entry_changed(d->fs, parent, name);
+}
+
+static void
+on_changed(void *arg, uint64_t ino)
+{
+	struct daemon *d = arg;
+
+	if (d->processor != NULL)
+		processor_changed(d->processor, ino);
+}
+
+static ssize_t
+on_virtual_get(void *arg, uint64_t ino, const char *what, void *buf, size_t room)
+{
+	struct daemon *d = arg;
+
+	return d->processor == NULL ? -ENODATA :
+	    processor_getxattr(d->processor, ino, what, buf, room);
+}
+
+/* setfattr -n user.tbfs.sync -v 1 PATH */
+static int
+on_virtual_set(void *arg, uint64_t ino, const char *what, const void *value, size_t len)
+{
+	struct daemon *d = arg;
+	struct sync_progress left;
+	int r;
+
+	(void)value;
+	if (strcmp(what, "sync") != 0)
+		return -EPERM;
+	if (len == 0)
+		return -EINVAL;
+	r = syncer_drain(d->syncer, ino, clock_mono_ns() + d->cfg->drain_timeout, NULL, NULL, &left);
+	return r;
+}
+
+/* ---- up ---- */
+
+static int
+open_index(struct daemon *d, bool *ret_clean, struct error *err)
+{
+	struct index_options opt = { .dir = d->cfg->state_dir, .reserve = d->cfg->reserve };
+	int r = index_open(&opt, &d->index, ret_clean, err);
+
+	if (r == 0)
+		r = staging_open_dir(d->cfg->state_dir, &d->staging, err);
+	return r;
+}
+
+static int
+make_core(struct daemon *d, bool clean, struct error *err)
+{
+	CLEANUP_FREE char *control = config_control_path(d->cfg);
+	struct core_options opt = { .index = d->index, .staging = d->staging,
+		.quiet_period = d->cfg->quiet_period, .temp_delay = d->cfg->temp_name_delay,
+		.max_size = d->cfg->upload_max_size, .control_path = control,
+		.hide_derived = d->cfg->derived == CONFIG_DERIVED_HIDDEN,
+		.derive = d->cfg->derived != CONFIG_DERIVED_OFF };
+	struct recovery rec;
+	int r = core_new(&opt, &d->core);
+
+	if (r == 0)
+		r = core_recover(d->core, clean, &rec, err);
+	if (r == 0 && (!clean || rec.restored > 0))
+		log_info("recovered after an unclean end: %ju files not stored yet, %ju torn, %ju to be "
+		    "fetched again, %ju never closed and dropped, %ju put back without the index",
+		    (uintmax_t)rec.open, (uintmax_t)rec.torn, (uintmax_t)rec.rehydrate,
+		    (uintmax_t)rec.dropped, (uintmax_t)rec.restored);
+	return r;
+}
+
+/* The root belongs to whom the mountpoint belonged at the first mount, or to uid= and gid=. */
+static int
+set_root(struct daemon *d)
+{
+	struct inode to = { .ino = INDEX_ROOT }, root;
+	struct stat st;
+	unsigned mask = 0;
+
+	if (index_is_new(d->index) && stat(d->mountpoint, &st) == 0) {
+		to.uid = st.st_uid;
+		to.gid = st.st_gid;
+		to.mode = st.st_mode;
+		mask = ATTR_UID | ATTR_GID | ATTR_MODE;
+	}
+	if (d->cfg->uid != CONFIG_UNSET) {
+		to.uid = d->cfg->uid;
+		mask |= ATTR_UID;
+	}
+	if (d->cfg->gid != CONFIG_UNSET) {
+		to.gid = d->cfg->gid;
+		mask |= ATTR_GID;
+	}
+	if (d->cfg->mode != CONFIG_UNSET) {
+		to.mode = d->cfg->mode;
+		mask |= ATTR_MODE;
+	}
+	return mask == 0 ? 0 : index_set_attr(d->index, INDEX_ROOT, mask, &to, &root);
+}
+
+/* /.tbfs/uploads: for Django's FILE_UPLOAD_TEMP_DIR. */
+static int
+make_own_dirs(struct daemon *d)
+{
+	struct caller root = { .uid = 0 };
+	struct inode dir;
+	struct attr attr;
+	int r = index_lookup(d->index, INDEX_ROOT, ".tbfs", &dir);
+
+	if (r == -ENOENT) {
+		r = core_mkdir(d->core, INDEX_ROOT, ".tbfs", 0755, &root, &attr);
+		if (r < 0)
+			return r;
+		core_forget(d->core, attr.inode.ino, 1);
+		dir = attr.inode;
+	}
+	if (r == 0 && index_lookup(d->index, dir.ino, "uploads", &attr.inode) == -ENOENT) {
+		r = core_mkdir(d->core, dir.ino, "uploads", 01777, &root, &attr);
+		if (r == 0)
+			core_forget(d->core, attr.inode.ino, 1);
+	}
+	return r;
+}
+
+/* A store that was never used must work now; one that was may be away for a while. */
+static int
+probe_store(struct daemon *d, struct error *err)
+{
+	int r = backend_probe(d->stores.store[0].backend, err);
+
+	store_report(&d->stores.store[0], r, err);
+	if (r == 0 || index_has_objects(d->index, NULL) == 0)
+		return r;
+	log_warn("degraded: cached files and writes work, but %s", error_text(err));
+	return 0;
+}
+
+static int
+make_workers(struct daemon *d, struct error *err)
+{
+	struct syncer_options sync = { .core = d->core, .stores = &d->stores,
+		.workers = d->cfg->upload_workers, .max_size = d->cfg->upload_max_size,
+		.link = d->cfg->backend == CONFIG_BACKEND_LOCAL && d->cfg->local_link != CONFIG_NO };
+	struct processor_options proc = { .core = d->core, .workers = d->cfg->processor_workers,
+		.uid = d->cfg->extract_uid, .gid = d->cfg->extract_gid, .inotify = d->cfg->inotify,
+		.sweep_interval = d->cfg->sweep_interval, .program = getenv("TBFS_EXTRACT") };
+	struct core_events events = { d, on_upload_queued, on_attr_changed, on_entry_changed,
+		on_changed, on_virtual_get, on_virtual_set };
+	struct fetcher fetcher;
+	int r = syncer_new(&sync, &d->syncer);
+
+	if (r < 0)
+		return error_set(err, r, "the syncer can't be started: %s", strerror(-r));
+	syncer_fetcher(d->syncer, &fetcher);
+	core_set_fetcher(d->core, &fetcher);
+	core_set_events(d->core, &events);
+	if (d->cfg->derived == CONFIG_DERIVED_OFF)
+		return 0;
+	return processor_new(&proc, &d->processor, err);
+}
+
+static int
+mount_fs(struct daemon *d, struct error *err)
+{
+	struct fs_options opt = { .mountpoint = d->mountpoint,
+		.source = d->cfg->fsname != NULL ? d->cfg->fsname : "tbfs",
+		.mount_options = d->cfg->mount_options != NULL && d->cfg->mount_options[0] != '\0' ?
+		    d->cfg->mount_options : NULL,
+		.allow_other = d->cfg->allow_other,
+		.passthrough = d->cfg->passthrough == CONFIG_NO ? PASSTHROUGH_OFF :
+		    d->cfg->passthrough == CONFIG_YES ? PASSTHROUGH_ON : PASSTHROUGH_AUTO };
+	CLEANUP_FREE char *control = config_control_path(d->cfg);
+	struct control_options copt = { .path = control, .verbs = daemon_verbs, .ctx = d,
+		.owner = geteuid(), .group = d->cfg->control_group == CONFIG_UNSET ? (gid_t)-1 :
+		    d->cfg->control_group };
+	int r = fs_mount(d->core, &opt, &d->fs, err);
+
+	if (r == 0)
+		r = control_start(&copt, &d->control, err);
+	return r;
+}
+
+/* ---- care: checkpoints and snapshots ---- */
+
+static void *
+care_run(void *arg)
+{
+	struct daemon *d = arg;
+	int64_t snapshot_at = clock_mono_ns() + d->cfg->snapshot_interval;
+	struct error err = { 0 };
+
+	pthread_mutex_lock(&d->care_lock);
+	while (!d->care_stop) {
+		struct timespec until = ns_to_timespec(clock_mono_ns() + CARE_EVERY_NS);
+
+		(void)pthread_cond_timedwait(&d->care_cond, &d->care_lock, &until);
+		pthread_mutex_unlock(&d->care_lock);
+		index_checkpoint(d->index);
+		if (d->cfg->snapshot_interval > 0 && clock_mono_ns() > snapshot_at) {
+			if (index_snapshot(d->index, &err) < 0)
+				log_err("%s", error_text(&err));
+			snapshot_at = clock_mono_ns() + d->cfg->snapshot_interval;
+		}
+		pthread_mutex_lock(&d->care_lock);
+	}
+	pthread_mutex_unlock(&d->care_lock);
+	return NULL;
+}
+
+static void *
+gone_run(void *arg)
+{
+	struct daemon *d = arg;
+
+	fs_wait(d->fs);
+	(void)kill(getpid(), SIGUSR2);
+	return NULL;
+}
+
+static int
+start_threads(struct daemon *d)
+{
+	pthread_condattr_t attr;
+	int r;
+
+	(void)pthread_mutex_init(&d->care_lock, NULL);
+	(void)pthread_condattr_init(&attr);
+	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	(void)pthread_cond_init(&d->care_cond, &attr);
+	(void)pthread_condattr_destroy(&attr);
+	r = -pthread_create(&d->care_thread, NULL, care_run, d);
+	d->care_runs = r == 0;
+	if (r == 0) {
+		r = -pthread_create(&d->gone_thread, NULL, gone_run, d);
+		d->gone_runs = r == 0;
+	}
+	return r;
+}
+
+/* ---- down ---- */
+
+int
+daemon_drain(struct daemon *d, int64_t deadline_mono_ns, struct sync_progress *ret_left)
+{
+	return syncer_drain(d->syncer, INDEX_ROOT, deadline_mono_ns, NULL, NULL, ret_left);
+}
+
+static void
+last_drain(struct daemon *d)
+{
+	struct sync_progress left;
+	int r;
+
+	if (atomic_load(&d->drained))
+		return;
+	r = daemon_drain(d, clock_mono_ns() + d->cfg->drain_timeout, &left);
+	if (r < 0)
+		log_warn("leaving with %ju uploads and removals still to be done; they stay in %s and "
+		    "go on at the next mount%s%s", (uintmax_t)left.remaining, d->cfg->state_dir,
+		    left.error[0] != '\0' ? ": " : "", left.error);
+}
+
+static void
+take_apart(struct daemon *d)
+{
+	control_stop(d->control);
+	if (d->care_runs) {
+		pthread_mutex_lock(&d->care_lock);
+		d->care_stop = true;
+		(void)pthread_cond_signal(&d->care_cond);
+		pthread_mutex_unlock(&d->care_lock);
+		(void)pthread_join(d->care_thread, NULL);
+	}
+	if (d->gone_runs)
+		(void)pthread_join(d->gone_thread, NULL);
+	processor_free(d->processor);
+	d->processor = NULL;
+	syncer_free(d->syncer);
+	fs_free(d->fs);
+	core_free(d->core);
+	stores_release(&d->stores);
+	staging_close_dir(d->staging);
+	index_close(d->index);
+}
+
+static void
+reload(struct daemon *d)
+{
+	CLEANUP_FREE char *note = NULL;
+	struct error err = { 0 };
+
+	if (d->cfg->log_file != NULL)
+		(void)log_open(d->cfg->log_file);
+	if (config_reload(d->cfg, &note, &err) < 0)
+		log_err("%s", error_text(&err));
+	else
+		log_info("reloaded%s%s", note != NULL ? ": " : "", note != NULL ? note : "");
+}
+
+static void
+dump(struct daemon *d)
+{
+	json_t *status = daemon_status(d);
+	char *text = status == NULL ? NULL : json_dumps(status, JSON_COMPACT);
+
+	if (text != NULL)
+		log_info("status %s", text);
+	free(text);
+	json_decref(status);
+}
+
+/* Until the mount has gone. */
+static void
+serve(struct daemon *d, const sigset_t *signals)
+{
+	bool asked = false;
+
+	for (;;) {
+		int sig;
+
+		if (sigwait(signals, &sig) != 0)
+			continue;
+		if (sig == SIGUSR2)
+			return;
+		if (sig == SIGHUP) {
+			reload(d);
+		} else if (sig == SIGUSR1) {
+			dump(d);
+		} else if (!asked) {
+			asked = true;
+			last_drain(d);
+			(void)fs_unmount(d->fs, true);
+		}
+	}
+}
 
 int
 daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *ready)
 {
-	struct error err;
+	struct daemon d = { .cfg = cfg, .mountpoint = mountpoint, .started = clock_wall_ns() };
+	enum exit_code code = EXIT_STATE;
+	struct error err = { 0 };
+	sigset_t signals;
+	bool clean;
+	int r;
 
-	(void)cfg;
-	(void)error_set(&err, -ENOSYS, "%s: this build has no file system in it", mountpoint);
-	return daemon_ready_failed(ready, EXIT_NOT_DONE, &err);
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGHUP);
+	(void)sigaddset(&signals, SIGUSR1);
+	(void)sigaddset(&signals, SIGUSR2);
+	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+	/* Sent when a lease that we hold for a moment is wanted. */
+	(void)signal(SIGIO, SIG_IGN);
+	stores_init(&d.stores);
+
+	r = open_index(&d, &clean, &err);
+	if (r == 0)
+		r = make_core(&d, clean, &err);
+	if (r == 0)
+		r = set_root(&d);
+	if (r == 0)
+		r = make_own_dirs(&d);
+	if (r == 0) {
+		code = EXIT_BACKEND;
+		r = daemon_make_stores(&d, &err);
+	}
+	if (r == 0)
+		r = probe_store(&d, &err);
+	if (r == 0) {
+		code = EXIT_NOT_DONE;
+		r = make_workers(&d, &err);
+	}
+	if (r == 0)
+		r = mount_fs(&d, &err);
+	if (r == 0)
+		r = start_threads(&d);
+	if (r < 0) {
+		if (err.text[0] == '\0')
+			(void)error_set(&err, r, "%s can't be mounted: %s", mountpoint, strerror(-r));
+		if (d.fs != NULL)
+			(void)fs_unmount(d.fs, true);
+		take_apart(&d);
+		return daemon_ready_failed(ready, code, &err);
+	}
+	log_info("%s is mounted: %s%s", mountpoint, config_backend_name(cfg->backend),
+	    fs_has_passthrough(d.fs) ? ", passthrough" : "");
+	if (daemon_ready_ok(ready) < 0)
+		(void)fs_unmount(d.fs, true);
+	serve(&d, &signals);
+	last_drain(&d);
+	take_apart(&d);
+	log_info("%s is unmounted", mountpoint);
+	return EXIT_DONE;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /* The daemon's side of the verbs. */
+#include "build.h"
 #include "cmd/daemon_private.h"
 
 #include "base/cleanup.h"

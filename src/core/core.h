@@ -43,7 +43,7 @@ struct core_events {
 	void (*upload_queued)(void *arg);	/* work for the syncer has come or moved */
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
-	void (*settled)(void *arg, uint64_t ino);	/* a file became quiet */
+	void (*changed)(void *arg, uint64_t ino);	/* name, owner, mode or mtime of an original */
 	/* user.tbfs.<what> that core doesn't know; as getxattr and setxattr. */
 	ssize_t (*virtual_get)(void *arg, uint64_t ino, const char *what, void *buf, size_t room);
 	int (*virtual_set)(void *arg, uint64_t ino, const char *what, const void *value, size_t len);
@@ -222,6 +222,10 @@ struct derived_file {
 int core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t upload_delay);
 /* Remove a derived file or directory; 0 also when it isn't there. */
 int core_derived_remove(struct core *c, uint64_t keep, const char *path);
+/* Remove the derived directories above `path` that are empty now. */
+int core_derived_remove_empty(struct core *c, uint64_t keep, const char *path);
+/* Mode, owner and mtime of the derived files in f->dir_path become those of *f. */
+int core_derived_attrs(struct core *c, const struct derived_file *f);
 /* Move a derived file or directory (`from` below `keep`) to where *to says. */
 int core_derived_rename(struct core *c, const struct derived_file *to, uint64_t keep,
     const char *from);

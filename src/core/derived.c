@@ -169,7 +169,7 @@ core_derived_remove(struct core *c, uint64_t keep, const char *path)
 		return r == -ENOENT ? 0 : r;
 	if ((gone.flags & INODE_DERIVED) == 0)
 		return -EEXIST;
-	r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, clock_wall_ns(), &gone) :
+	r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, clock_wall_ns(), &gone) :
 	    index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
 	if (r < 0)
 		return r;
@@ -204,4 +204,78 @@ core_derived_rename(struct core *c, const struct derived_file *to, uint64_t keep
 	tell(c, parent, name);
 	tell(c, newparent, to->name);
 	return 0;
+}
+
+int
+core_derived_remove_empty(struct core *c, uint64_t keep, const char *path)
+{
+	CLEANUP_FREE char *dir = strdup(path);
+	struct inode gone;
+	const char *name;
+	uint64_t parent;
+	char *slash;
+	int r = dir == NULL ? -ENOMEM : 0;
+
+	while (r == 0 && (slash = strrchr(dir, '/')) != NULL) {
+		*slash = '\0';
+		r = find_parent(c, keep, dir, &parent, &name);
+		if (r == 0)
+			r = index_lookup(c->ix, parent, name, &gone);
+		if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
+			return 0;
+		if (r == 0)
+			r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_EMPTY, clock_wall_ns(), &gone);
+		if (r == 0) {
+			node_unlinked(c, &gone);
+			tell(c, parent, name);
+		}
+	}
+	return r == -ENOTEMPTY || r == -ENOENT ? 0 : r;
+}
+
+enum { ATTRS_MAX = 16 };	/* derived files of one original */
+
+struct attrs_look {
+	struct inode inodes[ATTRS_MAX];
+	size_t n;
+};
+
+static bool
+attrs_seen(void *arg, const struct index_entry *e)
+{
+	struct attrs_look *l = arg;
+
+	if ((e->inode.flags & INODE_DERIVED) != 0 && S_ISREG(e->inode.mode))
+		l->inodes[l->n++] = e->inode;
+	return l->n < ATTRS_MAX;
+}
+
+int
+core_derived_attrs(struct core *c, const struct derived_file *f)
+{
+	struct inode to = { .mode = f->mode & 0777, .uid = f->uid, .gid = f->gid, .mtime = f->mtime };
+	struct attrs_look l = { .n = 0 };
+	struct inode dir, row;
+	const char *name;
+	uint64_t parent;
+	size_t i;
+	int r = find_parent(c, f->keep, f->dir_path, &parent, &name);
+
+	if (r == 0)
+		r = index_lookup(c->ix, parent, name, &dir);
+	if (r == 0)
+		r = index_readdir(c->ix, dir.ino, 0, attrs_seen, &l);
+	for (i = 0; i < l.n && r == 0; i++) {
+		const struct inode *was = &l.inodes[i];
+
+		if ((was->mode & 0777) == to.mode && was->uid == to.uid && was->gid == to.gid &&
+		    was->mtime == to.mtime)
+			continue;
+		to.ctime = clock_wall_ns();
+		r = index_set_attr(c->ix, was->ino, ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_MTIME | ATTR_CTIME,
+		    &to, &row);
+		if (c->events.attr_changed != NULL)
+			c->events.attr_changed(c->events.arg, was->ino);
+	}
+	return r == -ENOENT ? 0 : r;
 }

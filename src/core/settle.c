@@ -62,8 +62,6 @@ core_settle(struct core *c, uint64_t ino, struct inode *ret_inode)
 	node_put(c, n);
 	if (r == 0 && was_open && c->events.attr_changed != NULL)
 		c->events.attr_changed(c->events.arg, ino);
-	if (r == 0 && was_open && ret_inode->state == OBJECT_DIRTY && c->events.settled != NULL)
-		c->events.settled(c->events.arg, ino);
 	return r;
 }
 

@@ -40,6 +40,14 @@ upload_queued(struct core *c)
 		c->events.upload_queued(c->events.arg);
 }
 
+/* The processor wants to know: a name or what derivatives show of their original. */
+static void
+changed(struct core *c, uint64_t ino)
+{
+	if (c->events.changed != NULL)
+		c->events.changed(c->events.arg, ino);
+}
+
 /*
  * The first inode of a name: mode, owner, ACL and times.  New entries belong to the
  * caller; a setgid directory hands on its group.
@@ -121,7 +129,8 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 		if (r < 0 && S_ISREG(mode))
 			discard_new(c, parent, name);
 		else if (r < 0)
-			(void)index_rmdir(c->ix, parent, name, clock_wall_ns(), ret_inode);
+			(void)index_rmdir(c->ix, parent, name, INDEX_RMDIR_EMPTY, clock_wall_ns(),
+			    ret_inode);
 	}
 	if (r == 0 && S_ISDIR(mode))
 		place_update(c, ret_inode->ino);
@@ -231,7 +240,7 @@ int
 core_rmdir(struct core *c, uint64_t parent, const char *name)
 {
 	struct inode gone;
-	int r = index_rmdir(c->ix, parent, name, clock_wall_ns(), &gone);
+	int r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_USER, clock_wall_ns(), &gone);
 
 	if (r < 0)
 		return r;
@@ -263,6 +272,9 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		if ((flags & INDEX_EXCHANGE) != 0)
 			place_update(c, done.other.ino);
 	}
+	changed(c, done.moved.ino);
+	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
+		changed(c, done.other.ino);
 	upload_queued(c);
 	return 0;
 }

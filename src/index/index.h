@@ -112,9 +112,11 @@ int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name
 /* *ret_inode is the row after it lost this name; nlink 0: reap it when nobody holds it. */
 int index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
     struct inode *ret_inode);
-/* A directory that holds nothing but derived files counts as empty and takes them along. */
-int index_rmdir(struct index *ix, uint64_t parent, const char *name, int64_t now,
-    struct inode *ret_inode);
+/* For a user a directory that holds nothing but derived files counts as empty and takes them
+ * along, unless it is a derived one itself. */
+enum index_rmdir_how { INDEX_RMDIR_USER, INDEX_RMDIR_EMPTY, INDEX_RMDIR_ALL };
+int index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdir_how how,
+    int64_t now, struct inode *ret_inode);
 
 enum index_rename_flags { INDEX_NOREPLACE = 1, INDEX_EXCHANGE = 2 };
 struct index_renamed {
@@ -254,6 +256,9 @@ int index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
 int index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
     bool (*fn)(void *arg, const struct work *w), void *arg);
 int index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool failed_too);
+
+/* How many originals at or below `dir` are OPEN. */
+int index_open_below(struct index *ix, uint64_t dir, uint64_t *ret_count);
 
 struct index_status {
 	struct { uint64_t count, bytes; } state[OBJECT_REMOTE + 1];

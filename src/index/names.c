@@ -311,6 +311,20 @@ remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 	}
 }
 
+/* A directory that is to go must be empty, or becomes so. */
+static int
+empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int64_t now)
+{
+	bool derived = (dir->flags & INODE_DERIVED) != 0;
+	int64_t one;
+	int r;
+
+	if (how == INDEX_RMDIR_ALL || (how == INDEX_RMDIR_USER && !derived))
+		return remove_derived(db, dir->ino, now, 0);
+	r = db_int(db, &one, "SELECT 1 FROM dentry WHERE parent=? LIMIT 1", "i", (int64_t)dir->ino);
+	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;
+}
+
 int
 index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
     struct inode *ret_inode)
@@ -338,8 +352,8 @@ index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
 }
 
 int
-index_rmdir(struct index *ix, uint64_t parent, const char *name, int64_t now,
-    struct inode *ret_inode)
+index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdir_how how,
+    int64_t now, struct inode *ret_inode)
 {
 	struct db *db = &ix->writer;
 	struct inode inode;
@@ -352,7 +366,7 @@ index_rmdir(struct index *ix, uint64_t parent, const char *name, int64_t now,
 	if (r == 0 && !S_ISDIR(inode.mode))
 		r = -ENOTDIR;
 	if (r == 0)
-		r = remove_derived(db, inode.ino, now, 0);
+		r = empty_dir(db, &inode, how, now);
 	if (r == 0)
 		r = dentry_delete(db, id);
 	if (r == 0)
@@ -413,7 +427,7 @@ rename_replace(struct db *db, const struct inode *src, struct inode *dst, int64_
 	if (!S_ISDIR(dst->mode) && S_ISDIR(src->mode))
 		return -ENOTDIR;
 	if (S_ISDIR(dst->mode))
-		r = remove_derived(db, dst->ino, now, 0);
+		r = empty_dir(db, dst, INDEX_RMDIR_USER, now);
 	if (r == 0)
 		r = dentry_delete(db, dst_id);
 	if (r == 0)

@@ -24,8 +24,8 @@ struct processor_options {
 int processor_new(const struct processor_options *opt, struct processor **ret_p, struct error *err);
 void processor_free(struct processor *p);	/* cancels what runs; NULL is fine */
 
-/* A file became quiet, or its name changed: ask the index.  Any thread, no lock held. */
-void processor_settled(struct processor *p, uint64_t ino);
+/* The name, owner, mode or mtime of a file or directory changed.  Any thread, no lock held. */
+void processor_changed(struct processor *p, uint64_t ino);
 
 /* user.tbfs.{mime,verdict,progress,…}: as getxattr. */
 ssize_t processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *buf,

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * One original: what is to be done for it, and doing it.
+ *
+ *   gone, or no longer in a keep     its derivatives go
+ *   derived already, elsewhere       they are moved; nothing is decoded
+ *   derived already, here            mode, owner and time follow the original
+ *   else                             a worker looks at it
+ *
+ * A result belongs to the generation that was read: the index drops it when that moved,
+ * and a file that fails has its reason in meta.json and keeps nobody waiting.
+ */
+#include "processor/private.h"
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define POOL_RETRY_NS (10 * NSEC_PER_SEC)
+#define BUSY_NS (NSEC_PER_SEC / 2)
+
+static void
+keep_touch(struct processor *p, uint64_t keep)
+{
+	(void)index_keep_touch(p->ix, keep, clock_wall_ns() + KEEP_DELAY_NS);
+}
+
+/* Remove what stands in thumbs/<path> unless another original has that path by now. */
+static void
+remove_thumbs(struct processor *p, const struct derivation *d)
+{
+	CLEANUP_FREE char *keep_path = NULL;
+	CLEANUP_FREE char *path = NULL;
+	CLEANUP_FREE char *thumbs = NULL;
+	struct inode other;
+
+	if (index_path(p->ix, d->keep, &keep_path) < 0)
+		return;
+	if (asprintf(&path, "%s/%s", keep_path, d->path) < 0 ||
+	    asprintf(&thumbs, "thumbs/%s", d->path) < 0)
+		return;
+	if (core_resolve(p->core, path, &other) == 0 && other.ino != d->ino && S_ISREG(other.mode))
+		return;
+	(void)core_derived_remove(p->core, d->keep, thumbs);
+	(void)core_derived_remove_empty(p->core, d->keep, thumbs);
+}
+
+/* The original has gone, or left the keeps. */
+static void
+forget(struct processor *p, uint64_t ino)
+{
+	struct derivation d;
+
+	if (index_derived_get(p->ix, ino, &d) == 0) {
+		remove_thumbs(p, &d);
+		(void)index_derived_forget(p->ix, ino);
+		keep_touch(p, d.keep);
+		derivation_release(&d);
+	}
+	(void)index_work_done(p->ix, WORK_DERIVE, ino);
+}
+
+/* ---- derived already ---- */
+
+static void
+follow(struct processor *p, const struct inode *i, const struct keep_path *k, const struct derivation *d)
+{
+	CLEANUP_FREE char *from = NULL;
+	CLEANUP_FREE char *to = NULL;
+	struct derived_file f = { .keep = k->ino, .mode = i->mode & 0666, .uid = i->uid, .gid = i->gid,
+		.mtime = i->mtime };
+	char *slash;
+
+	if (asprintf(&from, "thumbs/%s", d->path) < 0 || asprintf(&to, "thumbs/%s", k->rest) < 0)
+		return;
+	if (d->keep != k->ino || strcmp(d->path, k->rest) != 0) {
+		slash = strrchr(to, '/');
+		*slash = '\0';
+		f.dir_path = to;
+		f.name = slash + 1;
+		(void)core_derived_rename(p->core, &f, d->keep, from);
+		*slash = '/';
+		(void)core_derived_remove_empty(p->core, d->keep, from);
+		(void)index_derived_moved(p->ix, i->ino, k->ino, k->rest);
+		if (d->keep != k->ino)
+			keep_touch(p, d->keep);
+	}
+	f.dir_path = to;
+	(void)core_derived_attrs(p->core, &f);
+	keep_touch(p, k->ino);
+	(void)index_work_done(p->ix, WORK_DERIVE, i->ino);
+}
+
+/* ---- derive ---- */
+
+struct derive {
+	struct processor *p;
+	struct node *node;
+	struct inode inode;
+	const struct keep_path *keep;
+};
+
+static bool
+derive_cancelled(void *arg)
+{
+	const struct derive *d = arg;
+
+	return !core_is_current(d->node, d->inode.generation) || atomic_load(&d->p->stopping);
+}
+
+/* The bytes of one thumbnail into the staging cache and under its name. */
+static int
+place_thumb(const struct derive *d, const char *dir, const struct extract_thumb *t)
+{
+	struct derived_file f = { .keep = d->keep->ino, .dir_path = dir, .name = t->name,
+		.mode = d->inode.mode & 0666, .uid = d->inode.uid, .gid = d->inode.gid,
+		.mtime = d->inode.mtime };
+	CLEANUP_CLOSE int fd = staging_scratch(core_staging(d->p->core));
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = copy_range(t->fd, 0, fd, 0, t->size);
+	return r < 0 ? r : core_derived_put(d->p->core, &f, fd, 0);
+}
+
+/* The entry of meta.json, with what the daemon knows of the thumbnails; path to be completed. */
+static char *
+complete_json(const struct extract_result *res)
+{
+	json_t *entry = json_loads(res->json, 0, NULL), *thumbs;
+	char *text;
+	unsigned i;
+
+	if (entry == NULL)
+		return NULL;
+	if (res->n_thumbs > 0) {
+		thumbs = json_array();
+		for (i = 0; i < res->n_thumbs; i++) {
+			const struct extract_thumb *t = &res->thumbs[i];
+
+			(void)json_array_append_new(thumbs, json_pack("{s:s, s:i, s:i, s:s, s:I}", "path",
+			    t->name, "width", (int)t->width, "height", (int)t->height, "mime", t->mime, "size",
+			    (json_int_t)t->size));
+		}
+		(void)json_object_set_new(entry, "thumbs", thumbs);
+	}
+	text = json_dumps(entry, JSON_COMPACT);
+	json_decref(entry);
+	return text;
+}
+
+static int
+commit(const struct derive *d, const struct extract_result *res)
+{
+	struct derivation v = { .ino = d->inode.ino, .generation = d->inode.generation,
+		.version = PIPELINE_VERSION, .failed = res->failed, .keep = d->keep->ino,
+		.path = d->keep->rest };
+	CLEANUP_FREE char *dir = NULL;
+	unsigned i;
+	int r = 0;
+
+	if (asprintf(&dir, "thumbs/%s", d->keep->rest) < 0)
+		return -ENOMEM;
+	if (derive_cancelled((void *)(uintptr_t)d))
+		return -ESTALE;
+	if (res->n_thumbs == 0) {
+		(void)core_derived_remove(d->p->core, d->keep->ino, dir);
+		(void)core_derived_remove_empty(d->p->core, d->keep->ino, dir);
+	}
+	for (i = 0; i < res->n_thumbs && r == 0; i++)
+		r = place_thumb(d, dir, &res->thumbs[i]);
+	if (r < 0)
+		return r;
+	v.json = complete_json(res);
+	if (v.json == NULL)
+		return -ENOMEM;
+	r = index_derived_set(d->p->ix, &v, clock_wall_ns() + KEEP_DELAY_NS);
+	free(v.json);
+	return r;
+}
+
+static void
+derive(struct derive *d)
+{
+	struct processor *p = d->p;
+	struct extract_result res = { .json = NULL };
+	struct error err = { 0 };
+	int fd = core_open_generation(p->core, d->node, d->inode.generation), r;
+
+	if (fd < 0) {
+		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS);
+		return;
+	}
+	r = extract_pool_run(p->pool, fd, d->inode.size, d->keep->rest, derive_cancelled, d, &res, &err);
+	(void)close(fd);
+	if (r == 0) {
+		r = commit(d, &res);
+		if (r < 0 && r != -ESTALE)
+			(void)error_set(&err, r, "its derivatives can't be kept: %s", strerror(-r));
+		extract_result_release(&res);
+	}
+	if (r == -ECANCELED || r == -ESTALE) {
+		/* Changed meanwhile: its next quiet moment asks again. */
+		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS);
+	} else if (r < 0) {
+		log_err("%s: %s", d->keep->rest, error_text(&err));
+		(void)index_work_failed(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + POOL_RETRY_NS,
+		    false, error_text(&err));
+	}
+}
+
+static const char *
+last_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash == NULL ? path : slash + 1;
+}
+
+void
+derive_run(struct processor *p, uint64_t ino)
+{
+	struct derive d = { .p = p };
+	struct derivation v;
+	struct keep_path k;
+	int r = core_settle(p->core, ino, &d.inode);
+
+	if (r == -EBUSY) {
+		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() + BUSY_NS);
+		return;
+	}
+	if (r < 0 || !S_ISREG(d.inode.mode) || (d.inode.flags & INODE_DERIVED) != 0 ||
+	    core_keep_path(p->core, ino, &k) < 0) {
+		forget(p, ino);
+		return;
+	}
+	d.keep = &k;
+	if (policy_is_temporary(last_name(k.rest))) {
+		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
+		    core_get_options(p->core)->temp_delay);
+	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&
+	    v.generation == d.inode.generation) {
+		follow(p, &d.inode, &k, &v);
+		derivation_release(&v);
+	} else {
+		d.node = core_pin(p->core, ino);
+		if (d.node != NULL)
+			derive(&d);
+		core_unpin(p->core, d.node);
+	}
+	keep_path_release(&k);
+}
+
+/* ---- what getxattr says ---- */
+
+static ssize_t
+answer(const char *text, void *buf, size_t room)
+{
+	size_t len = strlen(text);
+
+	if (room == 0)
+		return (ssize_t)len;
+	if (len > room)
+		return -ERANGE;
+	memcpy(buf, text, len);
+	return (ssize_t)len;
+}
+
+ssize_t
+processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *buf, size_t room)
+{
+	bool progress = strcmp(what, "progress") == 0;
+	struct derivation d;
+	struct work w;
+	ssize_t n = -ENODATA;
+	json_t *entry;
+	const char *value;
+
+	if (!progress && strcmp(what, "mime") != 0 && strcmp(what, "verdict") != 0)
+		return -ENODATA;
+	if (progress && index_work_get(p->ix, WORK_DERIVE, ino, &w) == 0)
+		return answer("pending", buf, room);
+	if (index_derived_get(p->ix, ino, &d) < 0)
+		return -ENODATA;
+	if (progress) {
+		n = answer(d.failed ? "failed" : "done", buf, room);
+	} else {
+		entry = json_loads(d.json, 0, NULL);
+		value = json_string_value(json_object_get(entry, what));
+		if (value != NULL)
+			n = answer(value, buf, room);
+		json_decref(entry);
+	}
+	derivation_release(&d);
+	return n;
+}

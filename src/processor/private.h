@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_PROCESSOR_PRIVATE_H
+#define TBFS_PROCESSOR_PRIVATE_H
+
+#include "base/jobq.h"
+#include "base/lock.h"
+#include "processor/pool.h"
+#include "processor/processor.h"
+
+#include <stdatomic.h>
+
+enum {
+	PIPELINE_VERSION = 1,		/* of what the workers make: a new one derives again */
+	RINGS_MAX = 8192,
+	JOBS_MAX = 64,
+};
+
+#define KEEP_DELAY_NS 1000000000LL	/* meta.json is written at most once a second … */
+#define KEEP_UPLOAD_DELAY_NS (10 * 1000000000LL)	/* … and uploaded when its keep was quiet so long */
+
+/* A closed file that waits for its quiet period. */
+struct ring {
+	uint64_t ino;
+	int64_t at;			/* monotonic ns */
+};
+
+struct processor {
+	struct processor_options opt;
+	struct core *core;
+	struct index *ix;
+	struct extract_pool *pool;
+	struct jobq *jobs;
+	pthread_t thread, bell_thread;
+	bool thread_runs, bell_runs;
+	int inotify_fd, stop_fd;
+	_Atomic bool stopping;
+	struct lock lock;		/* RANK_QUEUE: all below */
+	pthread_cond_t changed;
+	bool stop;
+	bool ask;			/* the index has work that is due */
+	bool overflow;			/* events were lost: everything open is asked */
+	struct ring rings[RINGS_MAX];	/* unordered */
+	size_t n_rings;
+	uint64_t running[JOBS_MAX];	/* originals being derived; 0: free */
+	size_t n_running;
+};
+
+/* bell.c */
+int bell_start(struct processor *p);
+void bell_stop(struct processor *p);
+void ring_add(struct processor *p, uint64_t ino);
+
+/* derive.c: carry out the derivation of one original, or find that there is nothing to do. */
+void derive_run(struct processor *p, uint64_t ino);
+
+/* keep.c: write meta.json of a keep. */
+void keep_run(struct processor *p, const struct work *w);
+
+#endif
