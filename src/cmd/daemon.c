@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define CARE_EVERY_NS (2 * NSEC_PER_SEC)
+#define DRAINED_NS (10 * NSEC_PER_SEC)	/* for so long `tbfs umount`'s drain counts as ours */
 
 /* ---- events of the core ---- */
 
@@ -302,7 +303,7 @@ last_drain(struct daemon *d)
 	struct sync_progress left;
 	int r;
 
-	if (atomic_load(&d->drained))
+	if (clock_mono_ns() - atomic_load(&d->drained_at) < DRAINED_NS && atomic_load(&d->drained_at) != 0)
 		return;
 	r = daemon_drain(d, clock_mono_ns() + d->cfg->drain_timeout, &left);
 	if (r < 0)
@@ -395,6 +396,8 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 	bool clean;
 	int r;
 
+	/* Objects and their directories are for other tools too; modes are set where they matter. */
+	(void)umask(022);
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);

@@ -30,7 +30,7 @@ struct daemon {
 	pthread_mutex_t care_lock;
 	pthread_cond_t care_cond;
 	bool care_stop;			/* care_lock */
-	_Atomic bool drained;		/* umount has drained and told already */
+	_Atomic int64_t drained_at;	/* monotonic ns when `tbfs umount` was told what remains */
 };
 
 extern const struct control_verb daemon_verbs[];

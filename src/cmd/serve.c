@@ -349,31 +349,24 @@ verb_sync(void *ctx, struct control_request *req)
 static int
 verb_umount(void *ctx, struct control_request *req)
 {
-	bool lazy = json_is_true(json_object_get(control_args(req), "lazy"));
 	struct daemon *d = ctx;
 	struct watch w = { .req = req };
 	struct index_status st = { .stuck = 0 };
 	struct sync_progress left;
-	uint64_t files, bytes;
+	json_int_t files, bytes;
 	int r;
 
 	r = syncer_drain(d->syncer, INDEX_ROOT, deadline(req, (double)d->cfg->drain_timeout / 1e9),
 	    watch_progress, &w, &left);
 	(void)index_status(d->index, &st);
-	files = st.state[OBJECT_OPEN].count + st.state[OBJECT_DIRTY].count;
-	bytes = st.state[OBJECT_OPEN].bytes + st.state[OBJECT_DIRTY].bytes;
-	control_answer(req, json_pack("{s:I, s:I}", "staged_files", (json_int_t)files, "staged_bytes",
-	    (json_int_t)bytes));
-	if (r == -ECANCELED)
-		return r;
-	atomic_store(&d->drained, true);
-	r = fs_unmount(d->fs, lazy);
-	if (r < 0) {
-		atomic_store(&d->drained, false);
-		return error_set(control_error(req), r, r == -EBUSY ? "%s is in use (--lazy detaches it "
-		    "all the same)" : "%s can't be unmounted", d->mountpoint);
-	}
-	return EXIT_DONE;
+	files = (json_int_t)(st.state[OBJECT_OPEN].count + st.state[OBJECT_DIRTY].count);
+	bytes = (json_int_t)(st.state[OBJECT_OPEN].bytes + st.state[OBJECT_DIRTY].bytes);
+	control_answer(req, json_pack("{s:{s:I, s:I}}", "remaining", "files", files, "bytes", bytes));
+	/* The caller detaches now: what could be stored is, and isn't waited for again. */
+	atomic_store(&d->drained_at, clock_mono_ns());
+	if (r < 0)
+		explain(r, &left, control_error(req));
+	return r < 0 ? EXIT_NOT_DONE : EXIT_DONE;
 }
 
 /* ---- info, retry, url ---- */

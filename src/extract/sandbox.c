@@ -63,7 +63,8 @@ sandbox_count_threads(void)
 	return n - 2;
 }
 
-/* An empty file system as root, that nobody else sees. */
+/* An empty file system as root, that nobody else sees.  What was mounted is let go of: a copy
+ * of the host's mounts would keep them, and with them the daemon's own, from ever ending. */
 static bool
 sandbox_empty_root(void)
 {
@@ -72,7 +73,9 @@ sandbox_empty_root(void)
 	    mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY,
 	    "size=4k,nr_inodes=2,mode=555") < 0)
 		return false;
-	return chroot("/tmp") == 0 && chdir("/") == 0;
+	/* Both roots at one place, then the old one detached (pivot_root(2), NOTES). */
+	return chdir("/tmp") == 0 && syscall(SYS_pivot_root, ".", ".") == 0 &&
+	    umount2(".", MNT_DETACH) == 0 && chdir("/") == 0;
 }
 
 static int
