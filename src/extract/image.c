@@ -149,6 +149,7 @@ image_derive(struct job *j, struct image *im)
 		return;
 	job_send_entry(j);
 	job_stage(j, EXTRACT_AT_DECODE);
+	vips_error_clear();
 	if (image_decode(j, im, &picture) != 0) {
 		thumb_fail(j, EXTRACT_AT_DECODE);
 		return;

@@ -3,8 +3,9 @@
  * Thumbnails: one decode, the largest first, each smaller one from the larger.
  *
  *  1. All sizes are encoded before the first is sent: a file has all or none.
- *  2. Nothing of the original's metadata is written: no EXIF, no XMP, no ICC
- *     profile (pixels are sRGB by then).
+ *  2. Nothing of the original's metadata is written: the encoders get an image
+ *     made anew from the bare pixels, sRGB by then.  libvips 8.14 writes an EXIF
+ *     block of its own into WebP even when told to strip: it is cut out.
  *  3. Equal input gives equal bytes: no dates, no thread-dependent encoders.
  */
 #include "extract/thumb.h"
@@ -71,9 +72,9 @@ thumb_to_srgb(VipsImage **image)
 	thumb_apply_profile(image);
 
 	if ((*image)->Type != VIPS_INTERPRETATION_sRGB || (*image)->Bands < 3) {
-		if (step(image, next, vips_colourspace(*image, &next, VIPS_INTERPRETATION_sRGB,
-		    NULL)) != 0)
-			return -1;
+		int r = vips_colourspace(*image, &next, VIPS_INTERPRETATION_sRGB, NULL);
+
+		return step(image, next, r);
 	}
 	return 0;
 }
@@ -104,6 +105,27 @@ thumb_turn(VipsImage **image, unsigned orientation)
 	return step(image, next, r);
 }
 
+/* The pixels in an image that knows nothing else. */
+static int
+thumb_bare(VipsImage **image)
+{
+	VipsImage *raw, *next = NULL;
+	size_t len;
+	void *pixels = vips_image_write_to_memory(*image, &len);
+	int r;
+
+	if (pixels == NULL)
+		return -1;
+	raw = vips_image_new_from_memory_copy(pixels, len, (*image)->Xsize, (*image)->Ysize,
+	    (*image)->Bands, VIPS_FORMAT_UCHAR);
+	g_free(pixels);
+	if (raw == NULL)
+		return -1;
+	r = vips_copy(raw, &next, "interpretation", VIPS_INTERPRETATION_sRGB, NULL);
+	g_object_unref(raw);
+	return step(image, next, r);
+}
+
 /* Decode into memory; only now do errors of the file show. */
 static int
 thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
@@ -127,10 +149,8 @@ thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
 	}
 	if (r == 0)
 		r = thumb_turn(&image, orientation);
-	if (r == 0) {
-		next = vips_image_copy_memory(image);
-		r = step(&image, next, next == NULL);
-	}
+	if (r == 0)
+		r = thumb_bare(&image);
 	if (r != 0) {
 		g_object_unref(image);
 		return -1;
@@ -162,14 +182,55 @@ thumb_encode_jpeg(VipsImage *image, int quality, void **ret, size_t *ret_len)
 	return r;
 }
 
+static size_t
+webp_chunk_size(const uint8_t *p)
+{
+	size_t n = (size_t)p[4] | (size_t)p[5] << 8 | (size_t)p[6] << 16 | (size_t)p[7] << 24;
+
+	return 8 + n + (n & 1);
+}
+
+/*
+ * Leave a still's chunks alone in a WebP file of our own encoder (WebP container
+ * specification): pixels, alpha, and the extended header only where there is
+ * alpha.  Returns the new length.
+ */
+static size_t
+webp_bare(uint8_t *p, size_t len)
+{
+	size_t in = 12, out = 12, n;
+
+	while (len >= 20 && in <= len - 8) {
+		bool extended = memcmp(p + in, "VP8X", 4) == 0;
+
+		n = webp_chunk_size(p + in);
+		if (n > len - in)
+			return len;
+		if (extended)
+			p[in + 8] &= 0x10;
+		if ((extended && p[in + 8] != 0) || memcmp(p + in, "VP8 ", 4) == 0 ||
+		    memcmp(p + in, "VP8L", 4) == 0 || memcmp(p + in, "ALPH", 4) == 0) {
+			memmove(p + out, p + in, n);
+			out += n;
+		}
+		in += n;
+	}
+	for (n = 0; n < 4; n++)
+		p[4 + n] = (uint8_t)((out - 8) >> 8 * n);
+	return out;
+}
+
 static int
 thumb_encode(VipsImage *image, const struct extract_thumb_size *size, void **ret,
     size_t *ret_len)
 {
 	if (strcmp(size->mime, "image/jpeg") == 0)
 		return thumb_encode_jpeg(image, size->quality, ret, ret_len);
-	return vips_webpsave_buffer(image, ret, ret_len, "Q", size->quality, "effort", 2,
-	    KEEP_NOTHING, NULL);
+	if (vips_webpsave_buffer(image, ret, ret_len, "Q", size->quality, "effort", 2,
+	    KEEP_NOTHING, NULL) != 0)
+		return -1;
+	*ret_len = webp_bare(*ret, *ret_len);
+	return 0;
 }
 
 /* *image at the size asked for, out of the next larger one. */
@@ -211,16 +272,36 @@ thumb_encode_all(VipsImage **image, struct encoded out[EXTRACT_THUMBS])
 	return 0;
 }
 
+/* libjpeg goes on after damage with a warning, and fills with gray what is missing. */
+static const char *
+thumb_warning(void)
+{
+	const char *text = vips_error_buffer();
+
+	return strstr(text, "remature end") != NULL ? "truncated" :
+	    strstr(text, "Corrupt JPEG data") != NULL ? "corrupt" : NULL;
+}
+
 int
 thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation)
 {
 	struct encoded out[EXTRACT_THUMBS] = { { NULL } };
+	const char *warning;
 	VipsImage *image;
 	unsigned i;
 	int r;
 
 	if (thumb_prepare(picture, orientation, &image) != 0)
 		return -1;
+	warning = thumb_warning();
+	if (warning != NULL) {
+		meta_fail(&j->meta, EXTRACT_AT_DECODE, warning, "%s", vips_error_buffer());
+		vips_error_clear();
+		if (strcmp(warning, "truncated") == 0) {
+			g_object_unref(image);
+			return 0;
+		}
+	}
 	job_stage(j, EXTRACT_AT_THUMB);
 	r = thumb_encode_all(&image, out);
 	g_object_unref(image);

@@ -11,7 +11,9 @@
  * Turn a decoded picture, at most the largest size, upright by an EXIF
  * orientation, convert it to 8-bit sRGB, and send all sizes.  The pixels are
  * asked for here: a lazy decoder's errors show up in this call.  0 or -1 with
- * vips' error buffer set; then no thumbnail has been sent.
+ * vips' error buffer set; then no thumbnail has been sent.  A picture that is
+ * known to be damaged has its error noted; one that isn't complete has no
+ * thumbnails then.
  */
 int thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation);
 
