@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The loops with the number of rounds that CI has time for; by hand they take --rounds."""
+import os
+import random
+
+import pytest
+
+import index_rollback
+import kill_loop
+import power_cut
+import rig
+from rig import noise, read, write
+
+
+def rounds(request, default):
+    return request.config.getoption("--rounds") or default
+
+
+def good(result):
+    assert result.problems == [], f"{result}\n" + "\n".join(result.problems)
+    assert result.acknowledged > 10 * result.rounds, f"hardly any load: {result}"
+    print(result)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind, backend, count", [("passthrough", "local", 25), ("daemon", "local", 15),
+                                                  ("passthrough", "minio", 10)])
+def test_kill_loses_nothing(request, new_mount, kind, backend, count):
+    """LESSONS 1, 3, 5: what close, rename and unlink acknowledged survives kill -9, in the backend too."""
+    mount = new_mount(kind, backend, derived="off").start()
+    result, load = kill_loop.kill_rounds(mount, rounds(request, count), seed=random.randrange(1 << 30))
+    kill_loop.settle(mount, load, result)
+    good(result)
+
+
+@pytest.mark.timeout(300)
+def test_kill_with_derivation_under_way(request, new_mount):
+    mount = new_mount(derived="on").start()
+    result, load = kill_loop.kill_rounds(mount, rounds(request, 5), seed=random.randrange(1 << 30))
+    mount.sync(derived=True, timeout=100)
+    kill_loop.settle(mount, load, result)
+    good(result)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("backend", ["local", "minio"])
+def test_kill_while_the_backend_refuses(request, new_mount, backend):
+    mount = new_mount("passthrough", backend, derived="off").start()
+    good(kill_loop.refusing_then_well(mount, rounds(request, 10), seed=random.randrange(1 << 30)))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
+def test_power_cut(request, new_mount, disk, filesystem):
+    """LESSONS 2: fsync means the disk, data and name."""
+    staging = disk(600, filesystem)
+    mount = new_mount(state_dir=staging.path / "state", **power_cut.OPTIONS).start()
+    try:
+        good(power_cut.cut_rounds(mount, staging, rounds(request, 10), seed=random.randrange(1 << 30)))
+    finally:
+        mount.destroy()         # before its disk goes
+
+
+@pytest.mark.timeout(400)
+def test_index_rolled_back(request, new_mount):
+    mount = new_mount(derived="off", snapshot_interval="0").start()
+    promises = index_rollback.work(mount, 20)
+    mount.kill()
+    _, end = index_rollback.Wal(mount.state_dir / "index.db-wal").position()
+    assert end >= 20, f"only {end} frames in the WAL: nothing to roll back"
+    problems, tried = index_rollback.roll_back(mount, promises, every=max(1, end // rounds(request, 40)))
+    assert problems == [], f"{tried} boundaries:\n" + "\n".join(problems)
+
+
+def test_index_deleted_with_dirty_files(new_mount):
+    """Invariant 7: a lost index loses no closed file and no name."""
+    mount = new_mount(derived="off", snapshot_interval="0", fault="put:every=EAGAIN").start()
+    keep = rig.keep_path(mount.path, 7, "summer 家")
+    names = [f"f{n}.jpg" for n in range(40)] + [os.fsdecode(b"new\nline\xff"), "-dash", "x" * 255]
+    for n, name in enumerate(names):
+        write(keep / name, noise(2000 + n, n))
+        os.chmod(keep / name, 0o600 + n % 8)
+        os.chown(keep / name, 33, 1000 + n)
+    os.rename(keep / "f1.jpg", keep / "renamed.jpg")
+    os.rename(keep, keep.with_name("winter"))
+    keep = keep.with_name("winter")
+    os.unlink(keep / "f2.jpg")
+    (keep / "empty").mkdir()
+    expected = {p.name: (read(p), p.stat().st_mode, p.stat().st_uid, p.stat().st_gid)
+                for p in keep.iterdir() if p.is_file()}
+    mount.kill()
+    for path in mount.state_dir.glob("index.db*"):
+        path.unlink()
+    mount.start(fault=None)
+    found = {p.name: (read(p), p.stat().st_mode, p.stat().st_uid, p.stat().st_gid)
+             for p in keep.iterdir() if p.is_file()}
+    assert found == expected
+    mount.sync()
+    assert mount.objects() == mount.files()
+
+
+def test_kill_during_each_step_of_a_relocation(new_mount):
+    """Rename chains and swaps whose copies are slow: killed at many moments, the backend still follows."""
+    mount = new_mount(derived="off").start()
+    rng = random.Random(5)
+    folder = mount.path / "d"
+    folder.mkdir()
+    for n in range(6):
+        write(folder / f"f{n}", noise(5000, n))
+    mount.sync()
+    expected = {f"f{n}": noise(5000, n) for n in range(6)}
+    mount.remount(fault="copy:delay=60,remove:delay=60,put:delay=60")
+    for turn in range(12):
+        a, b = rng.sample(sorted(expected), 2)
+        os.rename(folder / a, folder / f"t{turn}")
+        expected[f"t{turn}"] = expected.pop(a)
+        write(folder / a, noise(4000, turn + 100))          # the old name at once again
+        expected[a] = noise(4000, turn + 100)
+        if turn % 3 == 0:
+            import syscalls
+            syscalls.renameat2(folder / a, folder / b, syscalls.RENAME_EXCHANGE)
+            expected[a], expected[b] = expected[b], expected[a]
+        kill_loop.pause(rng, 0.2, 0.5)
+        mount.crash()
+        assert {p.name: read(p) for p in folder.iterdir()} == expected
+    mount.remount(fault=None)
+    mount.sync()
+    assert kill_loop.compare_backend(mount) == []
+    assert {k[2:].decode(): v for k, v in mount.objects().items()} == expected
