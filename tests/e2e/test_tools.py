@@ -8,7 +8,6 @@ import subprocess
 import pytest
 
 import rig
-import syscalls as sc
 from rig import keep_path, noise, read, run, write
 
 

@@ -1,0 +1,523 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Derivation through the real mount: thumbnails, meta.json, and how they follow their originals."""
+import json
+import os
+import re
+import shutil
+import stat
+import time
+
+import pytest
+from PIL import Image
+
+import rig
+from rig import MEDIA, keep_path, noise, read, run, wait_until, write
+
+SIZES = {"256.webp": (256, "WEBP", "image/webp"), "720.webp": (720, "WEBP", "image/webp"),
+         "1600.jpg": (1600, "JPEG", "image/jpeg")}
+KEEP = b"circles/12/keeps/34/"
+
+
+def samples():
+    path = MEDIA / "manifest.json"
+    if not path.exists():
+        return []
+    return json.loads(path.read_text())["files"]
+
+
+def meta_of(keep):
+    return json.loads(read(keep / "meta.json"))
+
+
+def entry(keep, name):
+    return meta_of(keep)["files"][name]
+
+
+def thumbs_of(keep, name):
+    folder = keep / "thumbs" / name
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def put(keep, sample, name=None):
+    target = keep / (name or sample)
+    shutil.copyfile(MEDIA / sample, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def processed(request):
+    """Every sample, copied into one keep of one mount and derived."""
+    mount = rig.Mount("passthrough").start()
+    try:
+        keep = keep_path(mount.path, 12, 34)
+        for sample in samples():
+            put(keep, sample["path"])
+        mount.sync(derived=True, timeout=100)
+        mount.keep = keep
+        mount.meta = meta_of(keep)
+        yield mount
+        mount.stop()
+    finally:
+        mount.destroy()
+
+
+def drawable(sample):
+    """Can a picture be had from it?  Broken ones and bombs are told by the independent tools."""
+    opens = sample["opens"]
+    small_enough = sample.get("width", 0) * sample.get("height", 0) <= 250_000_000
+    if sample["kind"] == "image":
+        return bool(opens["vips"]) and small_enough
+    return sample["kind"] == "video" and bool(opens["ffprobe"])
+
+
+def broken(sample):
+    return "truncated" in sample["path"] or "corrupt" in sample["path"]
+
+
+def test_there_are_samples():
+    assert len(samples()) >= 20
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("sample", samples(), ids=lambda s: ascii(s["path"])[1:40])
+def test_sample_against_its_manifest(processed, sample):
+    """The manifest comes from exiftool, ffprobe, Pillow and vips, not from us."""
+    assert processed.meta["version"] == 1
+    assert (processed.meta["circle"], processed.meta["keep"]) == ("12", "34")
+    e = processed.meta["files"][sample["path"]]
+    assert e["size"] == sample["size"] and e["sha256"] == sample["sha256"]
+    assert e["sha256"] == processed.xattr(processed.keep / sample["path"], "sha256")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}(Z|[+-]\d\d:\d\d)", e["mtime"])
+    assert e["mime"] in (sample["mime"], sample["mime_magic"])
+    assert e["kind"] == {"image": "photo"}.get(sample["kind"], sample["kind"])
+    assert "null" not in json.dumps(e), "what the file does not have is absent"
+    if not drawable(sample):
+        assert not e.get("thumbs"), "a picture of what cannot be read"
+        if sample["kind"] in ("image", "video"):
+            assert set(e["error"]) >= {"stage", "code", "message"}
+        return
+    if broken(sample) and "error" in e:
+        assert e["error"]["message"]
+        return
+    assert (e["width"], e["height"]) == (sample["width"], sample["height"])
+    if sample.get("orientation") and sample["kind"] == "image":
+        assert e.get("orientation", 1) == sample["orientation"]
+    for ours, theirs in (("make", "make"), ("model", "model")):
+        assert e.get("camera", {}).get(ours) == sample.get(theirs)
+    if sample.get("datetime_original"):
+        d = sample["datetime_original"]
+        assert e["taken_at"].startswith(d[:10].replace(":", "-") + "T" + d[11:19])
+        offset = sample.get("offset_original")
+        assert e["taken_at"].endswith(offset or d[-2:]) or e["taken_at"][19:20] == "."
+    for ours, theirs, error in (("lat", "gps_lat", 1e-4), ("lon", "gps_lon", 1e-4), ("alt", "gps_alt", 0.1)):
+        if theirs in sample:
+            assert e["gps"][ours] == pytest.approx(sample[theirs], abs=error)
+        else:
+            assert ours not in e.get("gps", {})
+    if sample["kind"] == "video":
+        assert e["duration"] == pytest.approx(sample["duration"], abs=0.15)
+        assert e["video"]["codec"] == sample["video_codec"]
+        assert e["video"].get("rotation", 0) == sample.get("rotation", 0)
+        assert e["video"]["frame_rate"] == pytest.approx(sample["frame_rate"], rel=0.02)
+        assert e.get("audio", {}).get("codec") == sample.get("audio_codec")
+    check_thumbs(processed.keep, sample["path"], e)
+
+
+def check_thumbs(keep, name, e):
+    assert thumbs_of(keep, name) == sorted(SIZES)
+    listed = {os.path.basename(t["path"]): t for t in e["thumbs"]}
+    assert set(listed) == set(SIZES)
+    for file, (side, form, mime) in SIZES.items():
+        path = keep / "thumbs" / name / file
+        t = listed[file]
+        assert t["path"] == f"thumbs/{name}/{file}" and t["mime"] == mime
+        assert t["size"] == path.stat().st_size
+        with Image.open(path) as image:
+            assert image.format == form
+            assert image.size == (t["width"], t["height"])
+            longest = max(e["width"], e["height"])
+            assert max(image.size) == min(side, longest), "the longest side, never enlarged"
+            assert image.size[0] / image.size[1] == pytest.approx(e["width"] / e["height"], rel=0.02, abs=0.02)
+            assert not image.getexif(), "derivatives carry no EXIF"
+            assert "exif" not in image.info and "xmp" not in image.info
+            image.load()
+
+
+def test_audio_has_what_audio_has(processed):
+    for sample in samples():
+        if sample["kind"] == "audio" and sample["opens"]["ffprobe"]:
+            e = processed.meta["files"][sample["path"]]
+            assert e["duration"] == pytest.approx(sample["duration"], abs=0.1)
+            assert e["audio"]["codec"] == sample["audio_codec"]
+            assert e["audio"]["channels"] >= 1 and e["audio"]["sample_rate"] >= 8000
+
+
+def test_orientation_is_applied(processed):
+    """All eight orientations show the same picture."""
+    def picture(n):
+        with Image.open(processed.keep / "thumbs" / f"orient_{n}.jpg" / "256.webp") as image:
+            return list(image.convert("L").resize((16, 16)).getdata())
+    first = picture(1)
+    for n in range(2, 9):
+        assert sum(abs(a - b) for a, b in zip(first, picture(n))) / 256 < 12, f"orient_{n}"
+
+
+def test_originals_are_untouched(processed):
+    for sample in samples():
+        assert rig.sha256(processed.keep / sample["path"]) == sample["sha256"]
+
+
+def test_derivatives_reach_the_backend(processed):
+    """meta.json goes up when the keep has been quiet; sync does not wait for that."""
+    processed.sync(derived=True, timeout=100)
+    wait_until(lambda: processed.objects() == processed.files(), 20, 0.2)
+    assert KEEP + b"meta.json" in processed.objects()
+
+
+def test_derivatives_belong_to_their_original(processed):
+    name = "no_exif.jpg"
+    for file in SIZES:
+        path = processed.keep / "thumbs" / name / file
+        original, s = os.stat(processed.keep / name), os.stat(path)
+        assert (s.st_uid, s.st_gid) == (original.st_uid, original.st_gid)
+        assert s.st_mtime_ns == original.st_mtime_ns
+        assert s.st_mode & 0o444 == original.st_mode & 0o444
+
+
+def test_nothing_leaks_out_of_the_worker_pool(processed):
+    """Idle workers may stay, but none is busy and no job is left."""
+    status = processed.status()
+    assert status["derive"]["pending"] == 0
+
+
+# ---- following ------------------------------------------------------------------------------
+
+@pytest.fixture
+def keep(new_mount):
+    """One photo, derived, in a keep of a fresh mount: (mount, keep)."""
+    mount = new_mount().start()
+    keep = keep_path(mount.path, 12, 34)
+    put(keep, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    assert thumbs_of(keep, "a.jpg") == sorted(SIZES)
+    return mount, keep
+
+
+def derive_jobs(mount):
+    return mount.status()["derive"]["pending"]
+
+
+@pytest.mark.smoke
+def test_photo_and_video_are_derived(new_mount, backend):
+    """The whole path on real input."""
+    mount = new_mount("passthrough", backend).start()
+    keep = keep_path(mount.path, 1, 1)
+    for name in ("canon_r5_exif.jpg", "h264_aac.mp4"):
+        put(keep, name)
+    mount.sync(derived=True)
+    for name in ("canon_r5_exif.jpg", "h264_aac.mp4"):
+        check_thumbs(keep, name, entry(keep, name))
+    wait_until(lambda: mount.objects() == mount.files(), 20, 0.2)
+
+
+@pytest.mark.parametrize("options", [{"sweep_interval": "0", "inotify": "on"}, {"sweep_interval": "1s", "inotify": "off"}],
+                         ids=["bell-only", "sweep-only"])
+def test_derivation_starts_by_itself(new_mount, options):
+    """With the bell alone within the quiet period + 1 s of close, without it at the next sweep."""
+    mount = new_mount(**options).start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    began = time.monotonic()
+    wait_until(lambda: len(thumbs_of(keep, "a.jpg")) == 3, 15)
+    limit = 0.2 + 1 + 2 if options["inotify"] == "on" else 5
+    assert time.monotonic() - began < limit * rig.PATIENCE
+
+
+def test_overflow_of_the_bell_loses_nothing(new_mount):
+    """IN_Q_OVERFLOW: more closes than the kernel's queue holds while derivation is behind."""
+    mount = new_mount(sweep_interval="0", processor_workers=1).start()
+    keep = keep_path(mount.path)
+    with open("/proc/sys/fs/inotify/max_queued_events") as f:
+        limit = int(f.read())
+    if limit > 20_000:
+        pytest.skip(f"this kernel queues {limit} events")
+    put(keep, "no_exif.jpg", "first.jpg")
+    for n in range(limit // 8):
+        fd = os.open(keep / f"n{n % 50}.txt", os.O_WRONLY | os.O_CREAT, 0o644)
+        os.close(fd)
+    put(keep, "no_exif.jpg", "last.jpg")
+    mount.sync(derived=True, timeout=90)
+    assert len(thumbs_of(keep, "last.jpg")) == 3 and len(thumbs_of(keep, "first.jpg")) == 3
+
+
+def test_rename_takes_derivatives_along(keep):
+    """Also into another keep, without decoding again."""
+    mount, first = keep
+    inodes = {f: os.stat(first / "thumbs" / "a.jpg" / f).st_ino for f in SIZES}
+    os.rename(first / "a.jpg", first / "b.jpg")
+    wait_until(lambda: thumbs_of(first, "b.jpg") == sorted(SIZES))
+    assert thumbs_of(first, "a.jpg") == []
+    assert {f: os.stat(first / "thumbs" / "b.jpg" / f).st_ino for f in SIZES} == inodes
+    second = keep_path(mount.path, 12, 35)
+    os.rename(first / "b.jpg", second / "c.jpg")
+    wait_until(lambda: thumbs_of(second, "c.jpg") == sorted(SIZES))
+    assert {f: os.stat(second / "thumbs" / "c.jpg" / f).st_ino for f in SIZES} == inodes
+    assert thumbs_of(first, "b.jpg") == []
+    mount.sync(derived=True)
+    check_thumbs(second, "c.jpg", entry(second, "c.jpg"))
+    assert not (first / "meta.json").exists() or "b.jpg" not in meta_of(first)["files"]
+    wait_until(lambda: mount.objects() == mount.files(), 20, 0.2)
+
+
+def test_delete_removes_derivatives(keep):
+    mount, folder = keep
+    put(folder, "no_exif.jpg", "b.jpg")
+    mount.sync(derived=True)
+    os.unlink(folder / "a.jpg")
+    wait_until(lambda: thumbs_of(folder, "a.jpg") == [])
+    wait_until(lambda: set(meta_of(folder)["files"]) == {"b.jpg"})
+    mount.sync(derived=True)
+    wait_until(lambda: not [k for k in mount.objects() if b"a.jpg" in k], 20, 0.2)
+
+
+def test_rmdir_of_a_keep_with_only_derived_files(keep):
+    mount, folder = keep
+    os.unlink(folder / "a.jpg")
+    os.rmdir(folder)
+    assert not folder.exists()
+    mount.sync()
+    wait_until(lambda: mount.objects() == {}, 20, 0.2)
+    # With an own file in it, it stays.
+    other = keep_path(mount.path, 12, 36)
+    put(other, "no_exif.jpg", "x.jpg")
+    mount.sync(derived=True)
+    with pytest.raises(OSError) as e:
+        os.rmdir(other)
+    assert e.value.errno == 39      # ENOTEMPTY
+
+
+def test_rm_r_of_a_keep(keep):
+    mount, folder = keep
+    run("rm", "-r", folder)
+    assert not folder.exists()
+
+
+def test_moving_a_keep_moves_all(keep):
+    mount, folder = keep
+    os.rename(folder, folder.with_name("99"))
+    folder = folder.with_name("99")
+    mount.sync(derived=True)
+    assert meta_of(folder)["keep"] == "99"
+    check_thumbs(folder, "a.jpg", entry(folder, "a.jpg"))
+    wait_until(lambda: mount.objects() == mount.files(), 20, 0.2)
+    assert all(k.startswith(b"circles/12/keeps/99/") for k in mount.objects())
+
+
+def test_changed_original_is_derived_again(keep):
+    mount, folder = keep
+    before = read(folder / "thumbs" / "a.jpg" / "256.webp")
+    write(folder / "a.jpg", read(MEDIA / "progressive.jpg"))
+    # While it is under way the old ones are served.
+    assert read(folder / "thumbs" / "a.jpg" / "256.webp")
+    mount.sync(derived=True)
+    assert entry(folder, "a.jpg")["sha256"] == rig.sha256(MEDIA / "progressive.jpg")
+    assert os.stat(folder / "thumbs" / "a.jpg" / "256.webp").st_mtime_ns == os.stat(folder / "a.jpg").st_mtime_ns
+    assert before is not None
+
+
+def test_metadata_changes_derive_nothing(keep):
+    mount, folder = keep
+    times = {f: os.stat(folder / "thumbs" / "a.jpg" / f).st_ino for f in SIZES}
+    os.chmod(folder / "a.jpg", 0o600)
+    os.setxattr(folder / "a.jpg", "user.x", b"1")
+    mount.sync(derived=True)
+    assert {f: os.stat(folder / "thumbs" / "a.jpg" / f).st_ino for f in SIZES} == times
+
+
+def test_deriving_leaves_the_keeps_times_alone(new_mount):
+    mount = new_mount(quiet_period="300ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    before = os.stat(keep)
+    mount.sync(derived=True)
+    after = os.stat(keep)
+    assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
+
+
+def test_removed_derivatives_come_back(keep):
+    """rsync --delete from a source that never had them."""
+    mount, folder = keep
+    run("rm", "-r", folder / "thumbs", folder / "meta.json")
+    mount.sync(derived=True)
+    wait_until(lambda: thumbs_of(folder, "a.jpg") == sorted(SIZES) and (folder / "meta.json").exists())
+
+
+def test_meta_json_is_taken(keep):
+    """Django's O_EXCL finds another name; a restore may write over it and is derived again."""
+    mount, folder = keep
+    with pytest.raises(FileExistsError):
+        os.close(os.open(folder / "meta.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    fresh = keep_path(mount.path, 12, 77)
+    with pytest.raises(FileExistsError):
+        os.close(os.open(fresh / "meta.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    write(folder / "meta.json", b"{}")
+    mount.sync(derived=True)
+    wait_until(lambda: "a.jpg" in meta_of(folder).get("files", {}))
+
+
+def test_subfolders_of_a_keep(keep):
+    mount, folder = keep
+    (folder / "album" / "day 1").mkdir(parents=True)
+    put(folder / "album" / "day 1", "no_exif.jpg", "s.jpg")
+    mount.sync(derived=True)
+    assert sorted(os.listdir(folder / "thumbs" / "album" / "day 1" / "s.jpg")) == sorted(SIZES)
+    assert "album/day 1/s.jpg" in meta_of(folder)["files"]
+
+
+def test_outside_of_keeps_nothing_is_derived(new_mount):
+    mount = new_mount().start()
+    for path in ("x.jpg", "circles/y.jpg", "circles/1/z.jpg", "circles/1/keeps/k.jpg", "other/1/keeps/1/n.jpg"):
+        (mount.path / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(MEDIA / "no_exif.jpg", mount.path / path)
+    mount.sync(derived=True)
+    assert not [p for p in mount.path.rglob("*") if p.name in ("thumbs", "meta.json")]
+
+
+def test_names_that_are_not_utf8(keep):
+    mount, folder = keep
+    name = b"\xe9t\xe9.jpg"
+    shutil.copyfile(MEDIA / "no_exif.jpg", os.path.join(os.fsencode(folder), name))
+    mount.sync(derived=True)
+    e = entry(folder, "%E9t%E9.jpg")
+    import base64
+    assert base64.b64decode(e["name_b64"]) == name
+    assert sorted(os.listdir(os.path.join(os.fsencode(folder), b"thumbs", name))) == sorted(s.encode() for s in SIZES)
+
+
+def test_derived_hidden_and_off(new_mount):
+    mount = new_mount(derived="hidden").start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    assert os.listdir(keep) == ["a.jpg"]
+    assert read(keep / "meta.json") and read(keep / "thumbs" / "a.jpg" / "256.webp")
+    off = new_mount(derived="off").start()
+    keep = keep_path(off.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    off.sync()
+    assert os.listdir(keep) == ["a.jpg"]
+    assert not (keep / "meta.json").exists()
+
+
+def test_original_without_read_bits(keep):
+    """meta.json grants what all its originals grant."""
+    mount, folder = keep
+    assert stat.S_IMODE(os.stat(folder / "meta.json").st_mode) & 0o444 == 0o444
+    put(folder, "no_exif.jpg", "private.jpg")
+    os.chmod(folder / "private.jpg", 0o600)
+    mount.sync(derived=True)
+    wait_until(lambda: stat.S_IMODE(os.stat(folder / "meta.json").st_mode) & 0o044 == 0)
+    assert stat.S_IMODE(os.stat(folder / "thumbs" / "private.jpg" / "256.webp").st_mode) & 0o044 == 0
+
+
+# ---- bad input ------------------------------------------------------------------------------
+
+HOSTILE = {
+    "noise.jpg": lambda: b"\xff\xd8\xff\xe0" + noise(50_000),
+    "noise.mp4": lambda: b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + noise(50_000),
+    "noise.heic": lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + noise(50_000),
+    "noise.png": lambda: b"\x89PNG\r\n\x1a\n" + noise(50_000),
+    "noise.tif": lambda: b"II*\0\x08\0\0\0" + noise(50_000),
+    "noise.gif": lambda: b"GIF89a\xff\xff\xff\xff" + noise(50_000),
+    "noise.webp": lambda: b"RIFF\xff\xff\xff\x7fWEBPVP8 " + noise(50_000),
+    "noise.mkv": lambda: b"\x1a\x45\xdf\xa3" + noise(50_000),
+    "empty.jpg": lambda: b"",
+    "playlist.mp4": lambda: b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+    "concat.txt": lambda: b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "exploit.svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+}
+
+
+@pytest.mark.timeout(180)
+def test_bad_files_have_a_reason_and_block_nobody(new_mount):
+    mount = new_mount().start()
+    keep = keep_path(mount.path)
+    for name, make in HOSTILE.items():
+        write(keep / name, make())
+    put(keep, "no_exif.jpg", "good.jpg")
+    wait_until(lambda: len(thumbs_of(keep, "good.jpg")) == 3, 60)
+    mount.sync(derived=True, timeout=100)
+    meta = meta_of(keep)["files"]
+    assert set(meta) == set(HOSTILE) | {"good.jpg"}
+    for name in HOSTILE:
+        e = meta[name]
+        assert e["size"] == len(HOSTILE[name]()) and e["sha256"] == rig.sha256(keep / name)
+        if name.startswith("noise"):
+            assert set(e["error"]) >= {"stage", "code", "message"}, name
+            assert mount.xattr(keep / name, "error")
+        assert not e.get("thumbs"), name
+    assert "error" not in meta["good.jpg"]
+    # Stored all the same.
+    assert {mount.state(keep / name).split("+")[0] for name in HOSTILE} == {"stored"}
+
+
+def test_a_dying_worker_is_replaced(new_mount):
+    """One that is killed at each job costs that job an error, not the others their turn."""
+    mount = new_mount(processor_workers=2).start()
+    keep = keep_path(mount.path)
+
+    def workers():
+        found = []
+        for p in os.listdir("/proc"):
+            if p.isdigit():
+                try:
+                    with open(f"/proc/{p}/stat") as f:
+                        if int(f.read().rpartition(")")[2].split()[1]) == mount.pid and rig.alive(int(p)):
+                            found.append(int(p))
+                except OSError:
+                    pass
+        return found
+    for n in range(10):
+        put(keep, "no_exif.jpg", f"p{n}.jpg")
+    killed = 0
+    deadline = time.monotonic() + 20
+    while killed < 3 and time.monotonic() < deadline:
+        for pid in workers():
+            try:
+                os.kill(pid, 9)
+                killed += 1
+            except ProcessLookupError:
+                pass
+        time.sleep(0.05)
+    assert killed
+    mount.sync(derived=True, check=False, timeout=60)
+    put(keep, "no_exif.jpg", "after.jpg")
+    wait_until(lambda: len(thumbs_of(keep, "after.jpg")) == 3, 60)
+    assert rig.alive(mount.pid)
+
+
+def test_work_goes_on_after_a_kill(new_mount):
+    mount = new_mount(processor_workers=1).start()
+    keep = keep_path(mount.path)
+    for n in range(12):
+        put(keep, "canon_r5_exif.jpg", f"p{n}.jpg")
+    wait_until(lambda: len(thumbs_of(keep, "p0.jpg")) > 0, 30)
+    mount.crash()
+    mount.sync(derived=True, timeout=100)
+    assert set(meta_of(keep)["files"]) == {f"p{n}.jpg" for n in range(12)}
+    for n in range(12):
+        assert thumbs_of(keep, f"p{n}.jpg") == sorted(SIZES)
+
+
+def test_same_input_gives_same_bytes(new_mount):
+    """Deterministic: two mounts rsync to nothing."""
+    found = []
+    for _ in range(2):
+        mount = new_mount().start()
+        keep = keep_path(mount.path)
+        for name in ("canon_r5_exif.jpg", "h264_aac.mp4"):
+            put(keep, name)
+            os.utime(keep / name, ns=(10**18, 10**18))
+        mount.sync(derived=True)
+        found.append(mount.files())
+    assert found[0] == found[1]

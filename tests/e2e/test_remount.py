@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What stays the same over an unmount, a kill and a new start."""
+import errno
+import os
+import signal
+import stat
+
+import pytest
+
+import rig
+from rig import noise, read, run, wait_until, write
+from test_tools import describe, make_source
+
+
+def facts(root):
+    """Inode number, times and all else that a backup compares."""
+    found = {}
+    for folder, folders, files in os.walk(os.fsencode(root)):
+        for name in folders + files:
+            path = os.path.join(folder, name)
+            s = os.lstat(path)
+            found[os.path.relpath(path, os.fsencode(root))] = (
+                s.st_ino, s.st_mode, s.st_nlink, s.st_uid, s.st_gid, s.st_mtime_ns, s.st_ctime_ns,
+                s.st_size if not stat.S_ISDIR(s.st_mode) else 0)
+    return found
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("how", ["umount", "kill"])
+def test_everything_is_the_same_after(mount, tmp_path, how):
+    source = make_source(tmp_path / "src")
+    run("cp", "-a", source, mount.path / "dst")
+    before = facts(mount.path)
+    mount.remount() if how == "umount" else mount.crash()
+    assert describe(mount.path / "dst") == describe(source)
+    assert facts(mount.path) == before
+    # Storing changes none of it either: restic and borg compare ctime and inode.
+    mount.sync()
+    assert facts(mount.path) == before
+    mount.remount()
+    assert facts(mount.path) == before
+    assert describe(mount.path / "dst") == describe(source)
+
+
+def test_empty_files_and_folders_survive(mount):
+    (mount.path / "d" / "e").mkdir(parents=True)
+    write(mount.path / "zero", b"")
+    with open(mount.path / "hole", "wb") as f:
+        f.truncate(1 << 20)
+    mount.crash()
+    assert (mount.path / "d" / "e").is_dir()
+    assert (mount.path / "zero").stat().st_size == 0
+    assert (mount.path / "hole").stat().st_size == 1 << 20
+
+
+def test_unlinked_open_files_are_gone_after_a_kill(mount):
+    fds = []
+    for n in range(10):
+        path = write(mount.path / f"f{n}", noise(10_000))
+        fds.append(os.open(path, os.O_RDWR))
+        os.unlink(path)
+    mount.kill()
+    for fd in fds:
+        try:
+            os.close(fd)
+        except OSError as e:
+            assert e.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    mount.start()
+    assert os.listdir(mount.path) == []
+    # Their bytes were given back.
+    wait_until(lambda: not [f for f in (mount.state_dir / "data").rglob("*") if f.is_file() and f.stat().st_size])
+
+
+def test_a_dead_mountpoint_is_mounted_over(mount):
+    write(mount.path / "a", b"1")
+    mount.kill()
+    with pytest.raises(OSError) as e:
+        os.listdir(mount.path)
+    assert e.value.errno == errno.ENOTCONN
+    mount.start()
+    assert read(mount.path / "a") == b"1"
+    with open("/proc/mounts") as f:
+        assert f.read().count(f" {mount.path} ") == 1
+
+
+def test_sigterm_drains_and_unmounts(mount):
+    write(mount.path / "a", noise(1000))
+    pid, mount.pid = mount.pid, None
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not rig.alive(pid), 40)
+    assert not os.path.ismount(mount.path)
+    assert mount.objects() == {b"a": noise(1000)}
+
+
+def test_status_knows_its_daemon(mount):
+    write(mount.path / "a", noise(1000))
+    status = mount.status()
+    assert status["pid"] == mount.pid and status["mountpoint"] == str(mount.path)
+    mount.sync()
+    files = mount.status()["files"]
+    assert files["stored"] == {"count": 1, "bytes": 1000}
+    assert mount.tbfs("status", mount.path).out
+    assert mount.tbfs("status", "--check", mount.path).returncode == 0
+
+
+def test_passthrough_is_what_it_says(mount, kind):
+    """The kernel moves the bytes where it can, and never with passthrough=off."""
+    release = tuple(int(n) for n in os.uname().release.split(".")[:2])
+    write(mount.path / "a", noise(100_000))
+    read(mount.path / "a")
+    counts = mount.status()["counts"]
+    if kind == "daemon":
+        assert counts["passthrough_opens"] == 0 and counts["daemon_opens"] > 0
+    elif release >= (6, 9):
+        assert mount.status()["passthrough"] is True
+        assert counts["passthrough_opens"] > 0
+
+
+def test_foreground(new_mount):
+    """-f stays, and ends with the unmount."""
+    import subprocess
+    mount = new_mount()
+    command = [rig.TBFS, "mount", "-f", *mount.mount_command()[1:]]
+    p = subprocess.Popen(command, env=mount.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         stdin=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: os.path.ismount(mount.path))
+        mount.pid = p.pid
+        write(mount.path / "a", b"x")
+        mount.umount()
+        mount.pid = None
+        assert p.wait(20) == 0
+    finally:
+        if p.poll() is None:
+            p.kill()
+        p.communicate()
+
+
+def test_defaults_need_no_configuration(new_mount, tmp_path):
+    """`tbfs mount DIR` alone: local backend in the state directory."""
+    mount = new_mount()
+    mount.options = {"state_dir": mount.state_dir}
+    mount.start()
+    write(mount.path / "a", b"x")
+    mount.sync()
+    assert read(mount.state_dir / "objects" / "a") == b"x"
+
+
+def test_root_takes_the_mountpoints_owner_and_mode(new_mount):
+    mount = new_mount()
+    os.chown(mount.path, 33, 1234)
+    os.chmod(mount.path, 0o2775)
+    mount.start()
+    s = os.stat(mount.path)
+    assert (s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) == (33, 1234, 0o2775)
+    other = new_mount(uid=1000, gid="www-data", mode="0750").start()
+    s = os.stat(other.path)
+    assert (s.st_uid, s.st_gid, stat.S_IMODE(s.st_mode)) == (1000, 33, 0o750)
+
+
+def test_configuration_file_and_environment(new_mount):
+    mount = new_mount()
+    conf = mount.base / "my.conf"
+    conf.write_text(f"state_dir = {mount.state_dir}\nquiet_period = 100ms\nlog_file = {mount.log}\n")
+    mount.options = {}
+    mount.env["MEDIA_STORAGE_BACKEND"] = "local"
+    r = mount.tbfs("mount", "-c", conf, mount.path, check=False)
+    assert r.returncode == 0, r.err
+    mount.pid = mount.find_pid()
+    rig.Mount.live.append(mount)
+    assert mount.log.exists()
+
+
+def test_secrets_are_nowhere_to_be_seen(new_mount):
+    mount = new_mount("passthrough", "minio").start()
+    write(mount.path / "a", b"x")
+    mount.sync()
+    secret = mount.minio.password.encode()
+    user_is_password = mount.minio.user == mount.minio.password
+    with open("/proc/mounts", "rb") as f:
+        line = [entry for entry in f if os.fsencode(mount.path) in entry][0]
+    assert secret not in line
+    assert secret not in read(f"/proc/{mount.pid}/cmdline")
+    if not user_is_password:
+        assert secret not in read(mount.log)
+        assert secret not in mount.tbfs("status", "--json", mount.path).stdout
+
+
+def test_special_directory_is_there_but_not_listed(mount):
+    assert ".tbfs" not in os.listdir(mount.path)
+    assert (mount.path / ".tbfs").is_dir()
+    assert b"files" in read(mount.path / ".tbfs" / "status.json")
