@@ -26,11 +26,11 @@
 /* ---- events of the core ---- */
 
 static void
-on_upload_queued(void *arg)
+on_work_queued(void *arg, int64_t due)
 {
 	struct daemon *d = arg;
 
-	syncer_wake(d->syncer);
+	syncer_wake(d->syncer, due);
 }
 
 static void
@@ -196,7 +196,7 @@ make_workers(struct daemon *d, struct error *err)
 	struct processor_options proc = { .core = d->core, .workers = d->cfg->processor_workers,
 		.uid = d->cfg->extract_uid, .gid = d->cfg->extract_gid, .inotify = d->cfg->inotify,
 		.sweep_interval = d->cfg->sweep_interval, .program = getenv("TBFS_EXTRACT") };
-	struct core_events events = { d, on_upload_queued, on_attr_changed, on_entry_changed,
+	struct core_events events = { d, on_work_queued, on_attr_changed, on_entry_changed,
 		on_changed, on_virtual_get, on_virtual_set };
 	struct fetcher fetcher;
 	int r = syncer_new(&sync, &d->syncer);

@@ -451,7 +451,7 @@ verb_retry(void *ctx, struct control_request *req)
 			count += r > 0 ? r : 0;
 		}
 	}
-	syncer_wake(d->syncer);
+	syncer_wake(d->syncer, 0);
 	control_answer(req, json_pack("{s:I}", "retried", count));
 	return EXIT_DONE;
 }

@@ -40,7 +40,7 @@ struct fetcher {
 /* What others want to hear; called without locks, from any thread. */
 struct core_events {
 	void *arg;
-	void (*upload_queued)(void *arg);	/* work for the syncer has come or moved */
+	void (*work_queued)(void *arg, int64_t due);	/* for the syncer, at this wall clock ns */
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
 	void (*changed)(void *arg, uint64_t ino);	/* name, owner, mode or mtime of an original */
@@ -99,7 +99,7 @@ int core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode 
     struct attr *ret_attr);
 
 ssize_t core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room);
-ssize_t core_listxattr(struct core *c, uint64_t ino, char *buf, size_t room);
+ssize_t core_listxattr(struct core *c, uint64_t ino, bool privileged, char *buf, size_t room);
 int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
     int flags);
 int core_removexattr(struct core *c, uint64_t ino, const char *name);

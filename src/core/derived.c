@@ -122,8 +122,7 @@ core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t u
 		node_unlinked(c, &gone);
 	place_update(c, new.ino);
 	tell(c, dir, f->name);
-	if (c->events.upload_queued != NULL)
-		c->events.upload_queued(c->events.arg);
+	work_queued(c, now + upload_delay);
 	return 0;
 }
 

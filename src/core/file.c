@@ -164,8 +164,7 @@ node_flush(struct core *c, struct node *n, bool force)
 	/* Writing the place moved the staged ctime: that is ours. */
 	if (staging_stat(c->st, n->ino, &st) == 0)
 		stat_to_staged(&st, &n->flushed);
-	if (c->events.upload_queued != NULL)
-		c->events.upload_queued(c->events.arg);
+	work_queued(c, quiet.due);
 	return 0;
 }
 

@@ -70,6 +70,8 @@ int node_raise(struct core *c, struct node *n);
 /* Remember what the staged file looks like; queue the upload.  Node locked. */
 int node_flush(struct core *c, struct node *n, bool force);
 
+/* Tell the syncer that something is due then (0: now). */
+void work_queued(struct core *c, int64_t due);
 struct quiet quiet_for(const struct core *c, const char *name);
 void stat_to_staged(const struct stat *st, struct staged_stat *ret_staged);
 void place_update(struct core *c, uint64_t ino);

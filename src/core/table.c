@@ -98,6 +98,13 @@ table_let_go(struct core *c, struct node *n)
 	return reap;
 }
 
+void
+work_queued(struct core *c, int64_t due)
+{
+	if (c->events.work_queued != NULL)
+		c->events.work_queued(c->events.arg, due);
+}
+
 static void
 reap(struct core *c, uint64_t ino)
 {
@@ -105,8 +112,8 @@ reap(struct core *c, uint64_t ino)
 
 	if (r < 0 && r != -ENOENT && r != -EBUSY)
 		(void)log_errno(r, "inode %ju can't be reaped", (uintmax_t)ino);
-	if (r == 0 && c->events.upload_queued != NULL)
-		c->events.upload_queued(c->events.arg);
+	if (r == 0)
+		work_queued(c, 0);
 }
 
 struct node *

@@ -33,13 +33,6 @@ place_update(struct core *c, uint64_t ino)
 		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)ino);
 }
 
-static void
-upload_queued(struct core *c)
-{
-	if (c->events.upload_queued != NULL)
-		c->events.upload_queued(c->events.arg);
-}
-
 /* The processor wants to know: a name or what derivatives show of their original. */
 static void
 changed(struct core *c, uint64_t ino)
@@ -232,7 +225,6 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 	node_unlinked(c, &gone);
 	if (gone.nlink > 0)
 		place_update(c, gone.ino);
-	upload_queued(c);
 	return 0;
 }
 
@@ -275,7 +267,7 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	changed(c, done.moved.ino);
 	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
 		changed(c, done.other.ino);
-	upload_queued(c);
+	work_queued(c, quiet.due);
 	return 0;
 }
 

@@ -14,7 +14,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
-enum { XATTR_VALUE_MAX = 65536, URL_EXPIRES = 3600 };
+enum { XATTR_VALUE_MAX = 65536, LIST_ROOM = 65536, URL_EXPIRES = 3600 };
 
 #define VIRTUAL_PREFIX "user.tbfs."
 
@@ -127,10 +127,46 @@ core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t 
 	return index_xattr_get(c->ix, ino, name, buf, room);
 }
 
-ssize_t
-core_listxattr(struct core *c, uint64_t ino, char *buf, size_t room)
+/* trusted.* is for CAP_SYS_ADMIN alone, and that others don't see it is the file system's
+ * part (xattr(7)).  Drops those names in place; returns the new length. */
+static size_t
+hide_trusted(char *list, size_t len)
 {
-	return index_xattr_list(c->ix, ino, buf, room);
+	size_t at = 0, kept = 0;
+
+	while (at < len) {
+		size_t n = strlen(list + at) + 1;
+
+		if (strncmp(list + at, "trusted.", 8) != 0) {
+			memmove(list + kept, list + at, n);
+			kept += n;
+		}
+		at += n;
+	}
+	return kept;
+}
+
+ssize_t
+core_listxattr(struct core *c, uint64_t ino, bool privileged, char *buf, size_t room)
+{
+	CLEANUP_FREE char *all = NULL;
+	ssize_t len;
+
+	if (privileged)
+		return index_xattr_list(c->ix, ino, buf, room);
+	all = malloc(LIST_ROOM);
+	if (all == NULL)
+		return -ENOMEM;
+	len = index_xattr_list(c->ix, ino, all, LIST_ROOM);
+	if (len <= 0)
+		return len;
+	len = (ssize_t)hide_trusted(all, (size_t)len);
+	if (room == 0)
+		return len;
+	if ((size_t)len > room)
+		return -ERANGE;
+	memcpy(buf, all, (size_t)len);
+	return len;
 }
 
 static int

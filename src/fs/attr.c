@@ -165,7 +165,8 @@ op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		reply(req, -ENOMEM);
 		return;
 	}
-	reply_xattr(req, core_listxattr(req_core(req), ino, buf, size), buf, size);
+	reply_xattr(req, core_listxattr(req_core(req), ino,
+	    fuse_req_ctx(req)->uid == 0, buf, size), buf, size);
 	if (buf != small)
 		free(buf);
 }

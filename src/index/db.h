@@ -62,6 +62,8 @@ void db_reserve_fill(struct index *ix);
 struct index {
 	struct db writer, reader;
 	sqlite3 *maintenance;		/* checkpoints and snapshots; one thread */
+	int wal_fd;			/* the write-ahead log, to sync it */
+	_Atomic bool broken;		/* a sync failed */
 	char *dir;
 	bool is_new;
 	uint64_t reserve;

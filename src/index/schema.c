@@ -67,7 +67,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
-	"INSERT INTO meta VALUES('sync_seq',0),('object_seq',0),('ino_limit',2),('clean',1);";
+	"INSERT INTO meta VALUES('object_seq',0),('ino_limit',2),('clean',1);";
 
 static int
 run_script(sqlite3 *h, const char *sql, struct error *err)
@@ -207,11 +207,12 @@ ino_reserve(struct index *ix, uint64_t limit)
 {
 	int r;
 
-	lock_take(&ix->writer.lock);
-	(void)sqlite3_exec(ix->writer.handle, "PRAGMA synchronous=FULL", NULL, NULL, NULL);
-	r = db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='ino_limit'", "i", (int64_t)limit);
-	(void)sqlite3_exec(ix->writer.handle, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
-	lock_drop(&ix->writer.lock);
+	r = db_begin(ix);
+	if (r == 0)
+		r = db_end(ix, db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='ino_limit'", "i",
+		    (int64_t)limit));
+	if (r == 0)
+		r = index_sync(ix);
 	if (r == 0)
 		atomic_store(&ix->ino_limit, limit);
 	return r;
@@ -237,6 +238,7 @@ static int
 open_connections(struct index *ix, const char *path, bool *ret_clean, struct error *err)
 {
 	int64_t clean = 0, limit = 0;
+	char wal[4200];
 	int r;
 
 	r = db_open(&ix->writer, ix, path, false, err);
@@ -259,6 +261,11 @@ open_connections(struct index *ix, const char *path, bool *ret_clean, struct err
 	lock_drop(&ix->writer.lock);
 	if (r < 0)
 		return error_set(err, r, "the index %s can't be read or written: %s", path, strerror(-r));
+	/* There is a log now, and it keeps its file as long as a connection is open. */
+	(void)snprintf(wal, sizeof(wal), "%s-wal", path);
+	ix->wal_fd = open(wal, O_RDONLY | O_CLOEXEC);
+	if (ix->wal_fd < 0)
+		return error_set(err, -errno, "the index's log %s can't be opened: %s", wal, strerror(errno));
 	*ret_clean = clean != 0;
 	atomic_store(&ix->next_ino, (uint64_t)limit);
 	return index_sync(ix);
@@ -275,6 +282,7 @@ index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_cle
 	if (ix == NULL)
 		return -ENOMEM;
 	(void)sqlite3_initialize();
+	ix->wal_fd = -1;
 	lock_init(&ix->sync_lock, RANK_QUEUE);
 	lock_cond_init(&ix->sync_cond);
 	ix->dir = strdup(opt->dir);
@@ -282,10 +290,11 @@ index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_cle
 	(void)snprintf(path, sizeof(path), "%s/index.db", opt->dir);
 	r = open_connections(ix, path, ret_clean, err);
 	if (r < 0) {
-		ix->next_ino = 0;
 		db_close(&ix->reader);
 		db_close(&ix->writer);
 		(void)sqlite3_close_v2(ix->maintenance);
+		if (ix->wal_fd >= 0)
+			(void)close(ix->wal_fd);
 		free(ix->dir);
 		free(ix);
 		return r;
@@ -304,6 +313,7 @@ index_close(struct index *ix)
 	(void)db_run(&ix->writer, "UPDATE meta SET value=1 WHERE name='clean'", "");
 	lock_drop(&ix->writer.lock);
 	(void)index_sync(ix);
+	(void)close(ix->wal_fd);
 	(void)sqlite3_close_v2(ix->maintenance);
 	db_close(&ix->reader);
 	db_close(&ix->writer);

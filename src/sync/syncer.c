@@ -17,10 +17,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define IDLE_NS (60 * NSEC_PER_SEC)
 #define COLLECT_EVERY_NS NSEC_PER_SEC	/* what was unlinked is freed in batches */
 #define RELEASE_GRACE_NS NSEC_PER_SEC
+#define BREATH_US 5000		/* results come in flocks: look once for many */
 
 /* ---- flights ---- */
 
@@ -128,6 +130,7 @@ scheduler_run(void *arg)
 {
 	struct syncer *s = arg;
 	int64_t collected = 0;
+	bool busy;
 
 	lock_take(&s->lock);
 	while (!s->stop) {
@@ -142,17 +145,28 @@ scheduler_run(void *arg)
 		} else if (until > collected + COLLECT_EVERY_NS) {
 			until = collected + COLLECT_EVERY_NS;
 		}
+		atomic_store(&s->planned, clock_wall_ns() + until - clock_mono_ns());
 		lock_take(&s->lock);
 		while (!s->stop && !s->woken && lock_wait(&s->lock, &s->changed, until) == 0)
 			;
+		/* From now until the next plan every wake counts. */
+		atomic_store(&s->planned, INT64_MAX);
+		busy = s->n_flights > 0;
+		if (busy && !s->stop) {
+			lock_drop(&s->lock);
+			(void)usleep(BREATH_US);
+			lock_take(&s->lock);
+		}
 	}
 	lock_drop(&s->lock);
 	return NULL;
 }
 
 void
-syncer_wake(struct syncer *s)
+syncer_wake(struct syncer *s, int64_t due)
 {
+	if (due >= atomic_load(&s->planned))
+		return;
 	lock_take(&s->lock);
 	s->woken = true;
 	(void)pthread_cond_broadcast(&s->changed);
@@ -171,6 +185,7 @@ syncer_new(const struct syncer_options *opt, struct syncer **ret_s)
 	s->core = opt->core;
 	s->ix = core_index(opt->core);
 	s->stores = opt->stores;
+	atomic_store(&s->planned, INT64_MAX);
 	lock_init(&s->lock, RANK_QUEUE);
 	lock_cond_init(&s->changed);
 	r = jobq_new("tbfs-sync", opt->workers, IN_FLIGHT_MAX, &s->workers);
@@ -248,7 +263,7 @@ drain_hurry(struct syncer *s, uint64_t dir, bool failed_too)
 	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++)
 		if (order[k] == WORK_UPLOAD || dir == INDEX_ROOT)
 			(void)index_work_hurry(s->ix, order[k], dir, failed_too);
-	syncer_wake(s);
+	syncer_wake(s, 0);
 }
 
 int

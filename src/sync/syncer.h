@@ -21,7 +21,8 @@ struct syncer_options {
 
 /* Begins to work at once. */
 int syncer_new(const struct syncer_options *opt, struct syncer **ret_s);
-void syncer_wake(struct syncer *s);		/* there may be work; any thread */
+/* There is work at that wall clock ns (0: now).  Any thread, cheap. */
+void syncer_wake(struct syncer *s, int64_t due);
 void syncer_free(struct syncer *s);		/* waits for what is under way */
 
 /* Wait until everything at or below `dir` (of which the quiet period is skipped) is in its
