@@ -33,6 +33,9 @@
 
 struct backend;
 
+enum { BACKEND_KEY_MAX = 1024 };	/* bytes of a key, S3's own limit */
+enum { BACKEND_URL_MAX = 604800 };	/* seconds a presigned URL may last, S3's own limit */
+
 /* What travels with an object: as x-amz-meta-* headers in S3, as user.tbfs.* xattrs locally. */
 struct object_meta {
 	int64_t mtime_ns;		/* file's mtime, ns since 1970        (x-amz-meta-mtime: seconds.nnnnnnnnn) */
@@ -40,7 +43,10 @@ struct object_meta {
 	uint64_t seq;			/* tbfs-seq: rises with every stored generation of the whole store */
 	uint64_t object_id;		/* tbfs-id */
 	uint64_t generation;		/* tbfs-generation of the inode */
-	const char *path;		/* tbfs-path, percent-escaped ASCII: only where the key isn't the path; NULL else */
+	/* tbfs-path: the plain path, only where the key isn't the path; NULL else.  It travels
+	 * percent-escaped; one that doesn't fit into the 2 KB of S3's metadata is left out, and the
+	 * tag then says "": whoever puts checks that and keeps such a path in a sidecar. */
+	const char *path;
 	const char *content_type;	/* NULL: application/octet-stream */
 };
 
@@ -69,7 +75,8 @@ struct object_put {
 	unsigned flags;			/* enum object_put_flags */
 	struct object_meta meta;
 	/* Checked after each read of fd and before bytes are handed on; true ends with -ECANCELED
-	 * and nothing visible under the key.  NULL: never cancelled. */
+	 * and nothing visible under the key.  NULL: never cancelled.  Called from several threads at
+	 * once (parts of a multipart upload), without locks; must be quick. */
 	bool (*cancelled)(void *arg);
 	void *cancelled_arg;
 };
@@ -85,12 +92,16 @@ struct backend_ops {
 	 * *ret_linked is true when the object now shares its blocks with fd's file. */
 	int (*put)(struct backend *b, const char *key, const struct object_put *put,
 	    struct backend_tag *ret_tag, bool *ret_linked, struct error *err);
-	/* Copy [off, off+len) into fd at fd_off.  -ENOENT if absent, -EIO if short. */
+	/* Copy [off, off+len) into fd at fd_off, all of one version of the object.  -ENOENT if
+	 * absent, -EIO if the object ends before off+len; after a failure the range of fd is
+	 * undefined. */
 	int (*get)(struct backend *b, const char *key, uint64_t off, uint64_t len, int fd,
 	    uint64_t fd_off, struct error *err);
 	int (*stat)(struct backend *b, const char *key, struct backend_tag *ret_tag, struct error *err);
 	int (*remove)(struct backend *b, const char *key, struct error *err);
-	/* All objects whose key begins with prefix ("" = all), recursively. */
+	/* All objects whose key begins with prefix ("" = all), recursively.  Foreign names that are
+	 * no legal key are left out.  An error of the backend comes with a sentence in *err, a value
+	 * of fn without. */
 	int (*list)(struct backend *b, const char *prefix, backend_list_fn *fn, void *arg,
 	    struct error *err);
 	/* Server-side copy with its metadata; the copy is verified (size and checksum). */
@@ -135,7 +146,8 @@ int backend_unshare(struct backend *b, const char *key, struct error *err);
 int backend_probe(struct backend *b, struct error *err);
 void backend_free(struct backend *b);	/* NULL is fine */
 
-/* Is this text a legal key for every backend?  (UTF-8, length, components.) */
+/* Is this text a legal key for every backend?  UTF-8, 1..1024 bytes, no leading or trailing slash,
+ * no empty, "." or ".." components, no control characters (< 0x20, 0x7f: S3's XML can't carry them). */
 bool backend_key_ok(const char *key);
 
 #endif

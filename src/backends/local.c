@@ -1,44 +1,36 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Objects as files below a directory.
+ * The local backend: objects as plain files below local.root_path.
  *
- *   1. An object appears by rename from .tbfs/tmp/ after its bytes are synced, so a reader
- *      sees the old one or the new one; the names are synced before put returns.
- *   2. What travels with it stands in one extended attribute, user.tbfs: text, a line each.
- *   3. A linked object shares its inode with the staged file; it is told apart by nothing
- *      but its link count, and unshare gives it an inode of its own.
- *   4. Directories are made by a put and removed by the remove that empties them; whoever
- *      finds its parent gone makes it again.
+ * Invariants:
+ *   1. An object's bytes are complete, hashed and synced before its name appears;
+ *      its directory is synced before put returns (local_tree.c).  What it replaces
+ *      is read to its end by whoever has it open.
+ *   2. The sha256 is of the bytes in the object: a copy is hashed from the buffer
+ *      that is written, a clone (FICLONE) from the clone.
+ *   3. A linked object is the staged file's own inode.  Its mode, owner and times
+ *      belong to the staging side; this side only sets the xattr.  The caller holds
+ *      the bytes still (OBJECT_PUT_MAY_LINK) until backend_unshare() gave the object
+ *      an inode of its own: a copy, renamed over the key.
+ *
+ * Any thread; see local_store.h for the one lock.
  */
 #include "backends/local.h"
 
+#include "backends/local_store.h"
+#include "backends/meta.h"
 #include "base/cleanup.h"
-#include "base/clock.h"
 #include "base/io.h"
-#include "base/strbuf.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
-#include <unistd.h>
 
-#define TMP_DIR ".tbfs/tmp"
-#define META_XATTR "user.tbfs"
-
-enum { CHUNK = 1 << 20, TRIES = 16, META_ROOM = 8192 };
-
-struct local {
-	struct backend b;
-	int root;			/* O_PATH-like descriptor of root_path; -1 until probed */
-	char *path;
-	bool link;
-	_Atomic uint64_t serial;	/* of temporary names */
-};
+enum { CHUNK = 1 << 20 };
 
 static struct local *
 to_local(struct backend *b)
@@ -46,195 +38,38 @@ to_local(struct backend *b)
 	return (struct local *)b;
 }
 
+/* ---- bytes ---- */
+
+static bool
+is_cancelled(const struct object_put *put)
+{
+	return put != NULL && put->cancelled != NULL && put->cancelled(put->cancelled_arg);
+}
+
+/* Copy [0, size) of in to out (-1: nowhere) and hash it on the way (invariant 2). */
 static int
-fail(struct local *l, int code, const char *what, const char *key, struct error *err)
+copy_hashed(int in, int out, uint64_t size, const struct object_put *put, uint8_t *ret_sum)
 {
-	const char *hint = code == -ENOSPC ? ": the disk is full" : code == -EROFS ?
-	    ": it is mounted read-only" : "";
-
-	return error_set(err, code, "%s %s in %s: %s%s", what, key, l->path, strerror(-code), hint);
-}
-
-static void
-temp_name(struct local *l, char *ret_name, size_t room)
-{
-	(void)snprintf(ret_name, room, TMP_DIR "/%d-%ju", (int)getpid(),
-	    (uintmax_t)atomic_fetch_add(&l->serial, 1));
-}
-
-/* ---- metadata ---- */
-
-static int
-meta_write(int fd, const struct object_meta *m, const uint8_t *sum)
-{
-	CLEANUP_STRBUF struct strbuf text = STRBUF_INIT;
-	char hex[SHA256_LEN * 2 + 1];
-
-	hex_encode(sum, SHA256_LEN, hex);
-	strbuf_addf(&text, "sha256=%s\nmtime=%jd\nmode=%u\nuid=%u\ngid=%u\nseq=%ju\nid=%ju\n"
-	    "generation=%ju\n", hex, (intmax_t)m->mtime_ns, m->mode, m->uid, m->gid, (uintmax_t)m->seq,
-	    (uintmax_t)m->object_id, (uintmax_t)m->generation);
-	/* Last, because it may hold anything. */
-	if (m->path != NULL)
-		strbuf_addf(&text, "path=%s", m->path);
-	if (!strbuf_ok(&text))
-		return -ENOMEM;
-	return fsetxattr(fd, META_XATTR, text.data, text.len, 0) < 0 ? -errno : 0;
-}
-
-static void
-meta_parse(char *text, struct backend_tag *tag)
-{
-	char *path = strstr(text, "\npath="), *line, *save = NULL;
-
-	if (path != NULL) {
-		(void)snprintf(tag->path, sizeof(tag->path), "%s", path + 6);
-		*path = '\0';
-	}
-	for (line = strtok_r(text, "\n", &save); line != NULL; line = strtok_r(NULL, "\n", &save)) {
-		char *value = strchr(line, '=');
-
-		if (value == NULL)
-			continue;
-		*value++ = '\0';
-		if (strcmp(line, "sha256") == 0)
-			tag->has_sha256 = hex_decode(value, tag->sha256, SHA256_LEN) == 0;
-		else if (strcmp(line, "mtime") == 0)
-			tag->mtime_ns = strtoll(value, NULL, 10);
-		else if (strcmp(line, "mode") == 0)
-			tag->mode = (uint32_t)strtoul(value, NULL, 10);
-		else if (strcmp(line, "uid") == 0)
-			tag->uid = (uint32_t)strtoul(value, NULL, 10);
-		else if (strcmp(line, "gid") == 0)
-			tag->gid = (uint32_t)strtoul(value, NULL, 10);
-		else if (strcmp(line, "seq") == 0)
-			tag->seq = strtoull(value, NULL, 10);
-		else if (strcmp(line, "id") == 0)
-			tag->object_id = strtoull(value, NULL, 10);
-		else if (strcmp(line, "generation") == 0)
-			tag->generation = strtoull(value, NULL, 10);
-	}
-	tag->has_attrs = true;
-}
-
-static int
-tag_read(int fd, struct backend_tag *ret_tag)
-{
-	char text[META_ROOM + 1];
-	struct stat st;
-	ssize_t n;
-
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	*ret_tag = (struct backend_tag){ .size = (uint64_t)st.st_size,
-		.mtime_ns = timespec_to_ns(st.st_mtim) };
-	n = fgetxattr(fd, META_XATTR, text, META_ROOM);
-	if (n > 0) {
-		text[n] = '\0';
-		meta_parse(text, ret_tag);
-	}
-	return 0;
-}
-
-/* ---- names ---- */
-
-static void
-parent_of(const char *key, char *ret_dir, size_t room)
-{
-	const char *slash = strrchr(key, '/');
-
-	(void)snprintf(ret_dir, room, "%.*s", slash == NULL ? 1 : (int)(slash - key),
-	    slash == NULL ? "." : key);
-}
-
-/* Make the parents of a key and sync each directory that got a new name. */
-static int
-make_parents(struct local *l, const char *key)
-{
-	char dir[1100], above[1100];
-	size_t i;
-
-	for (i = 0; key[i] != '\0'; i++) {
-		if (key[i] != '/')
-			continue;
-		(void)snprintf(dir, sizeof(dir), "%.*s", (int)i, key);
-		if (mkdirat(l->root, dir, 0755) == 0) {
-			parent_of(dir, above, sizeof(above));
-			(void)fsync_dirat(l->root, above);
-		} else if (errno != EEXIST) {
-			return -errno;
-		}
-	}
-	return 0;
-}
-
-/* Remove empty directories from here up to the root; a leftover empty tree at `key` too. */
-static void
-prune(struct local *l, const char *key)
-{
-	char dir[1100];
-
-	parent_of(key, dir, sizeof(dir));
-	while (strcmp(dir, ".") != 0 && strcmp(dir, ".tbfs") != 0 &&
-	    unlinkat(l->root, dir, AT_REMOVEDIR) == 0) {
-		char above[1100];
-
-		parent_of(dir, above, sizeof(above));
-		memcpy(dir, above, sizeof(dir));
-	}
-}
-
-/* Put `tmp` at the key; parents are made as needed, also again when a remove took them. */
-static int
-rename_over(struct local *l, const char *tmp, const char *key)
-{
-	char dir[1100];
-	int tries, r;
-
-	for (tries = 0; tries < TRIES; tries++) {
-		if (renameat(l->root, tmp, l->root, key) == 0) {
-			parent_of(key, dir, sizeof(dir));
-			r = fsync_dirat(l->root, dir);
-			return r == -ENOENT ? 0 : r;
-		}
-		if (errno == ENOENT)
-			r = make_parents(l, key);
-		else if (errno == EISDIR)
-			r = unlinkat(l->root, key, AT_REMOVEDIR) < 0 ? -errno : 0;
-		else
-			r = -errno;
-		if (r < 0 && r != -ENOENT)
-			return r;
-	}
-	return -EAGAIN;
-}
-
-/* ---- put ---- */
-
-static int
-copy_hashed(const struct object_put *put, int out, uint8_t *ret_sum)
-{
-	CLEANUP_FREE char *buf = malloc(CHUNK);
+	CLEANUP_FREE char *buf = malloc(size < CHUNK ? (size_t)size + 1 : CHUNK);
 	struct digest *d = digest_new();
 	uint64_t off = 0;
 	int r = buf == NULL || d == NULL ? -ENOMEM : 0;
 
-	while (r == 0 && off < put->size) {
-		size_t want = put->size - off < CHUNK ? (size_t)(put->size - off) : CHUNK;
-		ssize_t n = pread_full(put->fd, buf, want, off);
+	while (r == 0 && off < size) {
+		size_t want = size - off < CHUNK ? (size_t)(size - off) : CHUNK;
+		ssize_t n = pread_full(in, buf, want, off);
 
-		if (put->cancelled != NULL && put->cancelled(put->cancelled_arg))
+		if (is_cancelled(put))
 			r = -ECANCELED;
 		else if (n < 0)
 			r = (int)n;
 		else if ((size_t)n < want)
 			r = -EIO;
-		else if (out >= 0)
-			r = pwrite_full(out, buf, (size_t)n, off);
-		if (r == 0) {
-			digest_update(d, buf, (size_t)n);
-			off += (uint64_t)n;
-		}
+		else
+			digest_update(d, buf, want);
+		if (r == 0 && out >= 0)
+			r = pwrite_full(out, buf, want, off);
+		off += want;
 	}
 	if (r == 0)
 		digest_final(d, ret_sum);
@@ -242,51 +77,100 @@ copy_hashed(const struct object_put *put, int out, uint8_t *ret_sum)
 	return r;
 }
 
+/* Make out an equal of in: sharing blocks where the file system can. */
 static int
-put_link(struct local *l, const struct object_put *put, const char *tmp, uint8_t *ret_sum)
+fill_temp(int in, int out, uint64_t size, const struct object_put *put, uint8_t *ret_sum)
 {
-	char from[64];
-	int r;
+	struct stat st;
 
-	(void)snprintf(from, sizeof(from), "/proc/self/fd/%d", put->fd);
-	if (linkat(AT_FDCWD, from, l->root, tmp, AT_SYMLINK_FOLLOW) < 0)
-		return -errno;
-	r = copy_hashed(put, -1, ret_sum);
-	if (r == 0)
-		r = meta_write(put->fd, &put->meta, ret_sum);
-	if (r == 0)
-		r = fsync(put->fd) < 0 ? -errno : 0;
-	return r;
+	if (size > 0 && fstat(in, &st) == 0 && (uint64_t)st.st_size == size &&
+	    ioctl(out, FICLONE, in) == 0)
+		return copy_hashed(out, -1, size, put, ret_sum);
+	return copy_hashed(in, out, size, put, ret_sum);
 }
 
-static void
-apply_attrs(int fd, const struct object_meta *m)
+/* A second name for the staged file, below .tbfs/tmp.  -EXDEV and others: it can't be linked. */
+static int
+link_temp(struct local *l, int fd, struct local_temp *t)
 {
-	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(m->mtime_ns) };
+	char self[40];
 
-	/* For whoever reads the tree with other tools; what counts is in the attribute. */
-	if (geteuid() == 0 && fchown(fd, m->uid, m->gid) < 0)
-		return;
-	(void)fchmod(fd, m->mode & 0777);
-	(void)futimens(fd, times);
+	(void)snprintf(self, sizeof(self), "/proc/self/fd/%d", fd);
+	local_temp_name(l, t);
+	if (linkat(AT_FDCWD, self, l->tmp_fd, t->name, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	t->name[0] = '\0';
+	return -errno;
 }
 
-static int
-put_copy(struct local *l, const struct object_put *put, const char *tmp, uint8_t *ret_sum)
-{
-	CLEANUP_CLOSE int out = openat(l->root, tmp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	int r;
+/* ---- operations ---- */
 
-	if (out < 0)
-		return -errno;
-	r = copy_hashed(put, out, ret_sum);
-	if (r == 0)
-		r = meta_write(out, &put->meta, ret_sum);
-	if (r == 0) {
-		apply_attrs(out, &put->meta);
-		r = fsync(out) < 0 ? -errno : 0;
+static int
+check_key(struct local *l, const char *key, struct error *err)
+{
+	if (local_is_tmp(key))
+		return error_set(err, -EINVAL, "local store %s: %s is kept for temporary files", l->root,
+		    LOCAL_TMP);
+	return local_ready(l, false, err);
+}
+
+/* Open the object under key and say what it is.  A directory is no object. */
+static int
+open_object(struct local *l, const char *key, struct stat *ret_st)
+{
+	int fd = local_open(l, key, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+
+	if (fd == -ENOTDIR || fd == -ELOOP || fd == -ENXIO || fd == -ENAMETOOLONG)
+		return -ENOENT;
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, ret_st) < 0 || !S_ISREG(ret_st->st_mode)) {
+		(void)close(fd);
+		return -ENOENT;
 	}
+	return fd;
+}
+
+static int
+fill_linked(struct local *l, const struct object_put *put, uint8_t *ret_sum, struct local_temp *t)
+{
+	int r = link_temp(l, put->fd, t);
+
+	if (r == 0)
+		r = copy_hashed(put->fd, -1, put->size, put, ret_sum);
+	if (r == 0)
+		r = local_meta_set(put->fd, &put->meta, put->size, ret_sum);
+	if (r == 0 && fsync(put->fd) < 0)
+		r = -errno;
 	return r;
+}
+
+static int
+fill_copied(struct local *l, const struct object_put *put, uint8_t *ret_sum, struct local_temp *t)
+{
+	const struct object_meta *m = &put->meta;
+	int r = local_temp_new(l, t);
+
+	if (r == 0)
+		r = fill_temp(put->fd, t->fd, put->size, put, ret_sum);
+	if (r == 0)
+		r = local_meta_set(t->fd, m, put->size, ret_sum);
+	if (r == 0)
+		r = local_set_attributes(t->fd, m->mode, m->uid, m->gid, m->mtime_ns);
+	if (r == 0 && fsync(t->fd) < 0)
+		r = -errno;
+	return r;
+}
+
+/* Can this file be an object as it is?  Not when it is longer than the bytes to store. */
+static bool
+can_link(const struct local *l, const struct object_put *put)
+{
+	struct stat st, tmp;
+
+	return l->link && (put->flags & OBJECT_PUT_MAY_LINK) && fstat(put->fd, &st) == 0 &&
+	    S_ISREG(st.st_mode) && (uint64_t)st.st_size == put->size &&
+	    fstat(l->tmp_fd, &tmp) == 0 && st.st_dev == tmp.st_dev;
 }
 
 static int
@@ -294,58 +178,37 @@ local_put(struct backend *b, const char *key, const struct object_put *put,
     struct backend_tag *ret_tag, bool *ret_linked, struct error *err)
 {
 	struct local *l = to_local(b);
+	struct local_temp t = { .fd = -1 };
 	uint8_t sum[SHA256_LEN];
-	bool linked = l->link && (put->flags & OBJECT_PUT_MAY_LINK) != 0;
-	struct stat st;
-	char tmp[64];
-	int r = -EXDEV;
+	bool linked;
+	int r = check_key(l, key, err);
 
-	temp_name(l, tmp, sizeof(tmp));
-	if ((put->flags & OBJECT_PUT_IF_ABSENT) != 0 &&
-	    fstatat(l->root, key, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode))
-		return fail(l, -EEXIST, "object", key, err);
-	if (linked)
-		r = put_link(l, put, tmp, sum);
-	if (r == -EXDEV || r == -EPERM || r == -EMLINK) {
-		linked = false;
-		r = put_copy(l, put, tmp, sum);
+	if (r < 0)
+		return r;
+	if (is_cancelled(put))
+		return -ECANCELED;
+	linked = can_link(l, put);
+	if (linked) {
+		r = fill_linked(l, put, sum, &t);
+		/* Another mount of it, too many links, not our file: bytes can always be copied. */
+		if (r == -EXDEV || r == -EPERM || r == -EMLINK || r == -ENOENT || r == -EOPNOTSUPP) {
+			local_temp_drop(l, &t);
+			linked = false;
+		}
 	}
-	if (r == 0 && put->cancelled != NULL && put->cancelled(put->cancelled_arg))
+	if (!linked)
+		r = fill_copied(l, put, sum, &t);
+	if (r == 0 && is_cancelled(put))
 		r = -ECANCELED;
 	if (r == 0)
-		r = rename_over(l, tmp, key);
-	/* Renaming one link over another of the same file does nothing: the name stays. */
-	(void)unlinkat(l->root, tmp, 0);
-	if (r == -ECANCELED)
-		return error_set(err, r, "%s: cancelled", key);
+		r = local_publish(l, &t, key, put->flags & OBJECT_PUT_IF_ABSENT);
+	local_temp_drop(l, &t);
 	if (r < 0)
-		return fail(l, r == -ENOTDIR || r == -ENOTEMPTY ? -EINVAL : r, "object", key, err);
-	*ret_tag = (struct backend_tag){ .size = put->size, .has_sha256 = true, .has_attrs = true,
-		.mtime_ns = put->meta.mtime_ns, .mode = put->meta.mode, .uid = put->meta.uid,
-		.gid = put->meta.gid, .seq = put->meta.seq, .object_id = put->meta.object_id,
-		.generation = put->meta.generation };
-	memcpy(ret_tag->sha256, sum, SHA256_LEN);
+		return local_fail(l, r, "storing", key, err);
+	atomic_fetch_add(&b->bytes_out, put->size);
+	meta_to_tag(&put->meta, put->size, sum, ret_tag);
 	*ret_linked = linked;
-	atomic_fetch_add_explicit(&b->bytes_out, put->size, memory_order_relaxed);
 	return 0;
-}
-
-/* ---- the rest ---- */
-
-static int
-open_object(struct local *l, const char *key, struct error *err)
-{
-	int fd = openat(l->root, key, O_RDONLY | O_CLOEXEC | O_NOFOLLOW), r;
-	struct stat st;
-
-	if (fd < 0)
-		return fail(l, errno == ENOTDIR ? -ENOENT : -errno, "object", key, err);
-	r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -ENOENT;
-	if (r < 0) {
-		(void)close(fd);
-		return fail(l, r, "object", key, err);
-	}
-	return fd;
 }
 
 static int
@@ -353,15 +216,22 @@ local_get(struct backend *b, const char *key, uint64_t off, uint64_t len, int fd
     struct error *err)
 {
 	struct local *l = to_local(b);
-	CLEANUP_CLOSE int in = open_object(l, key, err);
-	int r;
+	CLEANUP_CLOSE int in = -1;
+	struct stat st;
+	int r = check_key(l, key, err);
 
-	if (in < 0)
-		return in;
-	r = copy_range(in, off, fd, fd_off, len);
 	if (r < 0)
-		return fail(l, r, "object", key, err);
-	atomic_fetch_add_explicit(&b->bytes_in, len, memory_order_relaxed);
+		return r;
+	in = open_object(l, key, &st);
+	if (in < 0)
+		return local_fail(l, in, "reading", key, err);
+	if (off + len > (uint64_t)st.st_size)
+		return error_set(err, -EIO, "local store %s: %.200s has %ju bytes, asked for %ju at %ju",
+		    l->root, key, (uintmax_t)st.st_size, (uintmax_t)len, (uintmax_t)off);
+	r = len == 0 ? 0 : copy_range(in, off, fd, fd_off, len);
+	if (r < 0)
+		return local_fail(l, r, "reading", key, err);
+	atomic_fetch_add(&b->bytes_in, len);
 	return 0;
 }
 
@@ -369,27 +239,69 @@ static int
 local_stat(struct backend *b, const char *key, struct backend_tag *ret_tag, struct error *err)
 {
 	struct local *l = to_local(b);
-	CLEANUP_CLOSE int fd = open_object(l, key, err);
-	int r;
+	CLEANUP_CLOSE int fd = -1;
+	struct stat st;
+	int r = check_key(l, key, err);
 
-	if (fd < 0)
-		return fd;
-	r = tag_read(fd, ret_tag);
-	return r < 0 ? fail(l, r, "object", key, err) : 0;
+	if (r < 0)
+		return r;
+	fd = open_object(l, key, &st);
+	r = fd < 0 ? fd : local_meta_tag(fd, &st, ret_tag);
+	return r < 0 ? local_fail(l, r, "looking up", key, err) : 0;
 }
 
 static int
 local_remove(struct backend *b, const char *key, struct error *err)
 {
 	struct local *l = to_local(b);
-	char dir[1100];
+	char dir[BACKEND_KEY_MAX + 1] = ".";
+	CLEANUP_CLOSE int dir_fd = -1;
+	const char *slash = strrchr(key, '/');
+	int r = check_key(l, key, err);
 
-	if (unlinkat(l->root, key, 0) < 0 && errno != ENOENT && errno != ENOTDIR && errno != EISDIR)
-		return fail(l, -errno, "object", key, err);
-	parent_of(key, dir, sizeof(dir));
-	(void)fsync_dirat(l->root, dir);
-	prune(l, key);
+	if (r < 0)
+		return r;
+	if (slash != NULL) {
+		memcpy(dir, key, (size_t)(slash - key));
+		dir[slash - key] = '\0';
+	}
+	dir_fd = local_open(l, dir, O_RDONLY | O_DIRECTORY);
+	if (dir_fd == -ENOENT || dir_fd == -ENOTDIR || dir_fd == -ELOOP || dir_fd == -ENAMETOOLONG)
+		return 0;
+	if (dir_fd < 0)
+		return local_fail(l, dir_fd, "removing", key, err);
+	if (unlinkat(dir_fd, slash == NULL ? key : slash + 1, 0) < 0 && errno != ENOENT &&
+	    errno != EISDIR && errno != ENAMETOOLONG)
+		return local_fail(l, -errno, "removing", key, err);
+	/* Also when it was absent: an earlier removal may not have been synced. */
+	if (fsync(dir_fd) < 0)
+		return local_fail(l, -errno, "removing", key, err);
+	local_prune(l, key);
 	return 0;
+}
+
+/* Copy the open object `in` with all that travels with it to `key`, checking its checksum. */
+static int
+duplicate(struct local *l, int in, const struct backend_tag *tag, const char *key,
+    uint8_t *ret_sum)
+{
+	struct local_temp t = { .fd = -1 };
+	int r = local_temp_new(l, &t);
+
+	if (r == 0)
+		r = fill_temp(in, t.fd, tag->size, NULL, ret_sum);
+	if (r == 0 && tag->has_sha256 && memcmp(ret_sum, tag->sha256, SHA256_LEN) != 0)
+		r = -EIO;
+	if (r == 0)
+		r = local_meta_copy(in, t.fd);
+	if (r == 0)
+		r = local_set_attributes(t.fd, tag->mode, tag->uid, tag->gid, tag->mtime_ns);
+	if (r == 0 && fsync(t.fd) < 0)
+		r = -errno;
+	if (r == 0)
+		r = local_publish(l, &t, key, false);
+	local_temp_drop(l, &t);
+	return r;
 }
 
 static int
@@ -397,35 +309,26 @@ local_copy(struct backend *b, const char *from, const char *to, struct backend_t
     struct error *err)
 {
 	struct local *l = to_local(b);
-	CLEANUP_CLOSE int in = open_object(l, from, err);
-	struct backend_tag tag;
-	struct object_put put = { .fd = in };
-	struct object_meta meta;
+	CLEANUP_CLOSE int in = -1;
 	uint8_t sum[SHA256_LEN];
-	char tmp[64];
-	int r;
+	struct stat st;
+	int r = check_key(l, from, err);
 
-	if (in < 0)
-		return in;
-	r = tag_read(in, &tag);
-	if (r < 0)
-		return fail(l, r, "object", from, err);
-	meta = (struct object_meta){ .mtime_ns = tag.mtime_ns, .mode = tag.mode, .uid = tag.uid,
-		.gid = tag.gid, .seq = tag.seq, .object_id = tag.object_id, .generation = tag.generation };
-	put.size = tag.size;
-	put.meta = meta;
-	temp_name(l, tmp, sizeof(tmp));
-	r = put_copy(l, &put, tmp, sum);
-	if (r == 0 && tag.has_sha256 && memcmp(sum, tag.sha256, SHA256_LEN) != 0)
-		r = -EIO;
 	if (r == 0)
-		r = rename_over(l, tmp, to);
-	(void)unlinkat(l->root, tmp, 0);
+		r = check_key(l, to, err);
 	if (r < 0)
-		return fail(l, r == -ENOTDIR || r == -ENOTEMPTY ? -EINVAL : r, "copy to", to, err);
-	memcpy(tag.sha256, sum, SHA256_LEN);
-	tag.has_sha256 = true;
-	*ret_tag = tag;
+		return r;
+	in = open_object(l, from, &st);
+	r = in < 0 ? in : local_meta_tag(in, &st, ret_tag);
+	if (r == 0)
+		r = duplicate(l, in, ret_tag, to, sum);
+	if (r == -EIO)
+		return error_set(err, r, "local store %s: %.200s is damaged: its bytes are not those of its "
+		    "checksum, or can't be read; it was not copied", l->root, from);
+	if (r < 0)
+		return local_fail(l, r, "copying", from, err);
+	memcpy(ret_tag->sha256, sum, SHA256_LEN);
+	ret_tag->has_sha256 = true;
 	return 0;
 }
 
@@ -433,188 +336,51 @@ static int
 local_unshare(struct backend *b, const char *key, struct error *err)
 {
 	struct local *l = to_local(b);
-	CLEANUP_CLOSE int fd = open_object(l, key, err);
+	CLEANUP_CLOSE int in = -1;
 	struct backend_tag tag;
+	uint8_t sum[SHA256_LEN];
 	struct stat st;
+	int r = check_key(l, key, err);
 
-	if (fd == -ENOENT)
+	if (r < 0)
+		return r;
+	in = open_object(l, key, &st);
+	if (in == -ENOENT || (in >= 0 && st.st_nlink < 2))
 		return 0;
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) == 0 && st.st_nlink <= 1)
-		return 0;
-	return local_copy(b, key, key, &tag, err);
+	r = in < 0 ? in : local_meta_tag(in, &st, &tag);
+	if (r == 0)
+		r = duplicate(l, in, &tag, key, sum);
+	if (r == -EIO)
+		return error_set(err, r, "local store %s: the staged file that %.200s is linked to was "
+		    "changed before the link was broken, or can't be read", l->root, key);
+	return r < 0 ? local_fail(l, r, "unsharing", key, err) : 0;
 }
 
 static int
 local_get_url(struct backend *b, const char *key, unsigned expires, char **ret_url,
     struct error *err)
 {
-	(void)b;
-	(void)expires;
-	(void)ret_url;
-	return error_set(err, -ENOTSUP, "%s: the local backend has no URLs (s3 and minio have)", key);
-}
-
-/* ---- list ---- */
-
-struct listing {
-	struct local *l;
-	const char *prefix;
-	backend_list_fn *fn;
-	void *arg;
-};
-
-/* Names of a directory in the order of the keys below them: a directory's name counts with
- * its slash. */
-static int
-compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static int
-read_names(int fd, char ***ret_names, size_t *ret_n)
-{
-	char **names = NULL;
-	size_t n = 0, room = 0;
-	DIR *d = fdopendir(fd);
-	struct dirent *e;
-
-	if (d == NULL) {
-		(void)close(fd);
-		return -ENOMEM;
-	}
-	while ((e = readdir(d)) != NULL) {
-		struct stat st;
-		char *name = NULL;
-
-		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
-		    fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-			continue;
-		if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-			continue;
-		if (n == room) {
-			char **more = realloc(names, (room ? room * 2 : 64) * sizeof(*names));
-
-			if (more == NULL)
-				break;
-			names = more;
-			room = room ? room * 2 : 64;
-		}
-		if (asprintf(&name, "%s%s", e->d_name, S_ISDIR(st.st_mode) ? "/" : "") < 0)
-			break;
-		names[n++] = name;
-	}
-	(void)closedir(d);
-	if (n > 0)
-		qsort(names, n, sizeof(*names), compare_names);
-	*ret_names = names;
-	*ret_n = n;
-	return 0;
-}
-
-static int list_dir(const struct listing *g, const char *dir);
-
-static int
-list_one(const struct listing *g, const char *dir, const char *name)
-{
-	CLEANUP_FREE char *key = NULL;
-	size_t len, want = strlen(g->prefix);
-	struct stat st;
-
-	if (asprintf(&key, "%s%s", dir, name) < 0)
-		return -ENOMEM;
-	len = strlen(key);
-	if (strcmp(key, TMP_DIR "/") == 0 || strncmp(key, g->prefix, len < want ? len : want) != 0)
-		return 0;
-	if (key[len - 1] == '/')
-		return list_dir(g, key);
-	if (len < want || fstatat(g->l->root, key, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return 0;
-	return g->fn(g->arg, key, (uint64_t)st.st_size, timespec_to_ns(st.st_mtim));
-}
-
-static int
-list_dir(const struct listing *g, const char *dir)
-{
-	int fd = openat(g->l->root, dir[0] == '\0' ? "." : dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r;
-	char **names = NULL;
-	size_t n = 0, i;
-
-	if (fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	r = read_names(fd, &names, &n);
-	for (i = 0; i < n; i++) {
-		if (r == 0)
-			r = list_one(g, dir, names[i]);
-		free(names[i]);
-	}
-	free(names);
-	return r;
-}
-
-static int
-local_list(struct backend *b, const char *prefix, backend_list_fn *fn, void *arg, struct error *err)
-{
-	struct listing g = { to_local(b), prefix, fn, arg };
-	int r = list_dir(&g, "");
-
-	if (r < 0)
-		(void)fail(to_local(b), r, "listing", prefix, err);
-	return r;
-}
-
-/* ---- life ---- */
-
-static void
-clear_temporaries(struct local *l)
-{
-	int fd = openat(l->root, TMP_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *e;
-
-	if (d == NULL) {
-		if (fd >= 0)
-			(void)close(fd);
-		return;
-	}
-	while ((e = readdir(d)) != NULL)
-		if (e->d_name[0] != '.')
-			(void)unlinkat(dirfd(d), e->d_name, 0);
-	(void)closedir(d);
+	(void)b, (void)key, (void)expires, (void)ret_url;
+	return error_set(err, -ENOTSUP, "the local backend has no URLs of its own: they come with access "
+	    "control, from the service in front of it; s3 and minio have presigned ones");
 }
 
 static int
 local_probe(struct backend *b, struct error *err)
 {
 	struct local *l = to_local(b);
-	CLEANUP_CLOSE int fd = -1;
-	int r = l->root >= 0 ? 0 : mkdir_parents(AT_FDCWD, l->path, 0755);
-	char tmp[64];
+	struct local_temp t = { .fd = -1 };
+	struct object_meta meta = {0};
+	uint8_t sum[SHA256_LEN] = {0};
+	int r = local_ready(l, true, err);
 
-	if (r == 0 && l->root < 0) {
-		l->root = open(l->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = l->root < 0 ? -errno : 0;
-	}
-	if (r == 0)
-		r = mkdir_parents(l->root, TMP_DIR, 0700);
-	if (r == 0) {
-		clear_temporaries(l);
-		temp_name(l, tmp, sizeof(tmp));
-		fd = openat(l->root, tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-		r = fd < 0 ? -errno : 0;
-	}
-	if (r == 0) {
-		r = fsetxattr(fd, META_XATTR, "", 0, 0) < 0 ? -errno : 0;
-		(void)unlinkat(l->root, tmp, 0);
-		if (r == -EOPNOTSUPP)
-			return error_set(err, -EINVAL, "local.root_path %s is on a file system without "
-			    "extended attributes: choose another", l->path);
-	}
 	if (r < 0)
-		return error_set(err, r, "local.root_path %s can't be used: %s", l->path, strerror(-r));
-	return 0;
+		return r;
+	r = local_temp_new(l, &t);
+	if (r == 0)
+		r = local_meta_set(t.fd, &meta, 0, sum);
+	local_temp_drop(l, &t);
+	return r < 0 ? local_fail(l, r, "trying to write", "", err) : 0;
 }
 
 static void
@@ -622,9 +388,18 @@ local_free(struct backend *b)
 {
 	struct local *l = to_local(b);
 
-	if (l->root >= 0)
-		(void)close(l->root);
-	free(l->path);
+	if (l->ready) {
+		char dir[sizeof(LOCAL_TMP) + sizeof(l->tmp_id) + 1];
+
+		(void)snprintf(dir, sizeof(dir), "%s/%s", LOCAL_TMP, l->tmp_id);
+		(void)unlinkat(l->tmp_fd, "lock", 0);
+		(void)unlinkat(l->root_fd, dir, AT_REMOVEDIR);
+		(void)close(l->tmp_fd);
+		(void)close(l->lock_fd);
+		(void)close(l->root_fd);
+	}
+	(void)pthread_rwlock_destroy(&l->dirs);
+	free(l->root);
 	free(l);
 }
 
@@ -648,14 +423,20 @@ local_backend_new(const struct local_options *opt, struct backend **ret_b, struc
 	struct local *l;
 
 	if (opt->root_path == NULL || opt->root_path[0] != '/')
-		return error_set(err, -EINVAL, "local.root_path must be an absolute path");
+		return error_set(err, -EINVAL, "local.root_path must be an absolute directory, not \"%s\"",
+		    opt->root_path == NULL ? "" : opt->root_path);
 	l = calloc(1, sizeof(*l));
 	if (l == NULL)
-		return -ENOMEM;
+		return error_set(err, -EAGAIN, "out of memory");
+	l->root = strdup(opt->root_path);
+	if (l->root == NULL) {
+		free(l);
+		return error_set(err, -EAGAIN, "out of memory");
+	}
 	l->b.ops = &local_ops;
-	l->root = -1;
-	l->path = strdup(opt->root_path);
 	l->link = opt->link;
+	l->root_fd = l->tmp_fd = l->lock_fd = -1;
+	(void)pthread_rwlock_init(&l->dirs, NULL);
 	*ret_b = &l->b;
 	return 0;
 }
