@@ -261,7 +261,8 @@ cmd_mount_helper(int argc, char **argv)
 	close_inherited();
 	config_init(&req.cfg);
 	for (c = 1; c < argc; c++)		/* -s holds for every -o, wherever it stands */
-		if (strcmp(argv[c], "-s") == 0)
+		if (argv[c][0] == '-' && argv[c][1 + strspn(argv[c] + 1, "sfnv")] == '\0' &&
+		    strchr(argv[c], 's') != NULL)
 			req.sloppy = true;
 	while (code == EXIT_DONE && (c = getopt(argc, argv, "sfnvN:o:t:")) != -1) {
 		if (c == 'f')
