@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * tbfs VERB …; also mount(8)'s helper when it is called mount.tbfs or
- * mount.fuse.tbfs.
+ * tbfs VERB …; by other names the helper of mount(8) and umount(8), which look
+ * for mount.tbfs, mount.fuse.tbfs and umount.fuse.tbfs.  Where those are not in
+ * /sbin, `mount -t fuse.tbfs` ends up in libfuse's mount.fuse3, and that calls
+ * `tbfs SOURCE MOUNTPOINT -o OPTIONS`.
  */
 #include "build.h"
 #include "cmd/cmd.h"
@@ -29,6 +31,8 @@ main(int argc, char **argv)
 
 	if (strncmp(self, "mount.", 6) == 0)
 		return cmd_mount_helper(argc, argv);
+	if (strncmp(self, "umount.", 7) == 0)
+		return cmd_umount_helper(argc, argv);
 	if (argc < 2)
 		return help(stderr);
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
@@ -40,5 +44,7 @@ main(int argc, char **argv)
 	for (c = cmd_table; c->name != NULL; c++)
 		if (strcmp(c->name, argv[1]) == 0)
 			return c->run(argc - 1, argv + 1);
+	if (argc == 5 && argv[2][0] == '/' && strcmp(argv[3], "-o") == 0)
+		return cmd_mount_helper(argc, argv);
 	return cmd_fail(EXIT_USAGE, "there is no verb '%.40s'; `tbfs --help` lists them", argv[1]);
 }

@@ -29,6 +29,7 @@ extern const struct cmd cmd_table[];	/* ends with a NULL name */
 int cmd_mount(int argc, char **argv);
 int cmd_mount_helper(int argc, char **argv);	/* as mount.tbfs SOURCE MOUNTPOINT … */
 int cmd_umount(int argc, char **argv);
+int cmd_umount_helper(int argc, char **argv);	/* as umount.fuse.tbfs MOUNTPOINT … */
 int cmd_sync(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_info(int argc, char **argv);

@@ -162,3 +162,22 @@ cmd_umount(int argc, char **argv)
 	req.mountpoint = argv[optind];
 	return umount_run(&req);
 }
+
+/* umount.fuse.tbfs MOUNTPOINT [-flnrv] [-N namespace] [-t type] (umount(8)) */
+int
+cmd_umount_helper(int argc, char **argv)
+{
+	struct umount_request req = { .timeout = -1 };
+	int c;
+
+	while ((c = getopt(argc, argv, "flnrvN:t:")) != -1) {
+		if (c == '?')
+			return EXIT_USAGE;
+		if (c == 'l' || c == 'f')
+			req.lazy = true;
+	}
+	if (argc - optind != 1)
+		return cmd_fail(EXIT_USAGE, "usage: %s MOUNTPOINT [-l]", argv[0]);
+	req.mountpoint = argv[optind];
+	return umount_run(&req);
+}
