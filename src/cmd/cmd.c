@@ -30,10 +30,10 @@ const struct cmd cmd_table[] = {
 	    "  --json             as the daemon has it\n"
 	    "  --watch            again every two seconds\n"
 	    "  --check            one line; exit 1 when something is stuck or older than alert.age\n" },
-	{ "info", cmd_info, "[--json] PATH", "all about one file", NULL },
+	{ "info", cmd_info, "[--json] PATH ...", "all about a file", NULL },
 	{ "retry", cmd_retry, "[PATH ...]", "try again now what failed; no PATH: all of the only mount",
 	    NULL },
-	{ "url", cmd_url, "[--expires TIME] PATH", "an address that lets anybody read the file for a time",
+	{ "url", cmd_url, "[--expires TIME] PATH ...", "an address that lets anybody read the file for a time",
 	    "  --expires TIME     at most 7d [1h]\n" },
 	{ "config", cmd_config, "[-c FILE] [-o KEY=VALUE,...] [MOUNTPOINT]",
 	    "every option, its value and where that comes from", NULL },

@@ -53,7 +53,8 @@ show_text(FILE *out, const char *text)
 		if (c < 0x20 || c == 0x7f)
 			(void)fprintf(out, "%%%02X", c);
 		else if (c == 0xc2 && ((unsigned char)text[1] & 0xe0) == 0x80)
-			(void)fprintf(out, "%%C2%%%02X", (unsigned char)*++text);	/* U+0080..9F: terminal controls */
+			/* U+0080..9F: a terminal takes them for controls. */
+			(void)fprintf(out, "%%C2%%%02X", (unsigned char)*++text);
 		else
 			(void)fputc(c, out);
 	}
@@ -134,14 +135,18 @@ show_progress_line(void *progress, const json_t *line)
 	json_int_t files, bytes, bytes_total;
 	char text[160];
 	double part;
+	int n;
 
 	if (total == NULL)
 		return;
 	files = json_integer_value(json_object_get(line, "files_done"));
 	bytes = json_integer_value(json_object_get(line, "bytes_done"));
 	bytes_total = json_integer_value(json_object_get(line, "bytes_total"));
-	(void)snprintf(text, sizeof(text), "%lld of %lld files, %s of %s", (long long)files,
-	    (long long)json_integer_value(total), show_size(bytes), show_size(bytes_total));
+	n = snprintf(text, sizeof(text), "%lld of %lld files", (long long)files,
+	    (long long)json_integer_value(total));
+	if (bytes_total > 0)
+		(void)snprintf(text + n, sizeof(text) - (size_t)n, ", %s of %s", show_size(bytes),
+		    show_size(bytes_total));
 	if (bytes_total > 0)
 		part = (double)bytes / (double)bytes_total;
 	else

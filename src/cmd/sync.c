@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
  * tbfs sync: the daemon's verb "sync" with paths, derived and timeout_s; its
- * answer has files, bytes, and remaining {files, bytes} and failures
- * [{path, error}] where it is not done.
+ * answer may have files and bytes (stored), and remaining {files, bytes} and
+ * failures [{path, error}] where it is not done.
  */
 #include "cmd/cmd.h"
 
@@ -78,7 +78,7 @@ cmd_sync(int argc, char **argv)
 	code = cmd_each_mount("sync", argv + optind, argc - optind, extra, on_line, &state);
 	show_progress_end(&state.progress);
 	json_decref(extra);
-	if (code == EXIT_DONE)
+	if (code == EXIT_DONE && state.files > 0)
 		(void)printf("stored: %lld files, %s\n", (long long)state.files, show_size(state.bytes));
 	return code;
 }

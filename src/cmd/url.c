@@ -1,10 +1,26 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* tbfs url: the daemon's verb "url" with path and expires (s); its answer has url. */
+/*
+ * tbfs url: the daemon's verb "url" with paths and expires_s; its answer has
+ * urls, in the order of the paths.
+ */
 #include "cmd/cmd.h"
 
 #include <getopt.h>
 
 enum { EXPIRES_DEFAULT = 3600, EXPIRES_MAX = 7 * 86400 };
+
+static void
+on_line(void *arg, const json_t *line)
+{
+	const json_t *url;
+	size_t i;
+
+	(void)arg;
+	json_array_foreach(json_object_get(line, "urls"), i, url) {
+		show_text(stdout, json_is_string(url) ? json_string_value(url) : "");
+		(void)fputc('\n', stdout);
+	}
+}
 
 int
 cmd_url(int argc, char **argv)
@@ -13,8 +29,7 @@ cmd_url(int argc, char **argv)
 		{ "expires", required_argument, NULL, 'e' }, { "help", no_argument, NULL, 'h' }, { 0 },
 	};
 	double expires = EXPIRES_DEFAULT;
-	struct location loc;
-	json_t *answer = NULL;
+	json_t *extra;
 	int c, code;
 
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -23,22 +38,12 @@ cmd_url(int argc, char **argv)
 		if (!cmd_seconds("--expires", optarg, &expires))
 			return EXIT_USAGE;
 	}
-	if (argc - optind != 1)
+	if (argc == optind)
 		return cmd_usage("url");
 	if (expires < 1 || expires > EXPIRES_MAX)
 		return cmd_fail(EXIT_USAGE, "--expires is from 1s to 7d");
-	code = cmd_locate(argv[optind], &loc);
-	if (code != EXIT_DONE)
-		return code;
-	code = cmd_ask(&loc, json_pack("{s:s, s:o, s:i}", "verb", "url", "path",
-	    control_path_encode(loc.path), "expires", (int)expires), NULL, NULL, &answer);
-	locate_release(&loc);
-	if (code == EXIT_DONE) {
-		const char *url = json_string_value(json_object_get(answer, "url"));
-
-		show_text(stdout, url != NULL ? url : "");
-		(void)fputc('\n', stdout);
-	}
-	json_decref(answer);
+	extra = json_pack("{s:f}", "expires_s", expires);
+	code = cmd_each_mount("url", argv + optind, argc - optind, extra, on_line, NULL);
+	json_decref(extra);
 	return code;
 }
