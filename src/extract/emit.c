@@ -32,6 +32,14 @@ meta_fail(struct meta *m, enum extract_stage stage, const char *code, const char
 		*--p = '\0';
 }
 
+void
+meta_cut_short(struct meta *m, enum extract_stage stage, const char *message)
+{
+	if (m->error.code != NULL && strcmp(m->error.code, "corrupt") == 0)
+		m->error.code = "truncated";
+	meta_fail(m, stage, "truncated", "%s", message);
+}
+
 static void
 emit_string(struct strbuf *b, const char *s)
 {

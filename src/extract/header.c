@@ -71,7 +71,8 @@ header_jpeg(const uint8_t *data, size_t len, struct header *ret)
 {
 	size_t i = 2;
 
-	*ret = (struct header){ .frames = 1 };
+	/* Where the scan's data ends is the decoder's to say. */
+	*ret = (struct header){ .frames = 1, .ended = true, .whole = true };
 	while (i + 4 <= len) {
 		unsigned marker = data[i + 1];
 		size_t n;
@@ -119,7 +120,7 @@ header_png(const uint8_t *data, size_t len, struct header *ret)
 			ret->exif_len = n;
 		}
 		if (memcmp(type, "IEND", 4) == 0) {
-			ret->ended = true;
+			ret->ended = ret->whole = true;
 			return;
 		}
 		i += 12 + (size_t)n;
@@ -157,12 +158,13 @@ header_webp(const uint8_t *data, size_t len, struct header *ret)
 		size_t here = len - i - 8;
 
 		webp_chunk(data + i, data + i + 8, n < here ? n : here, ret);
-		if (n >= here) {
-			ret->ended = n == here;
+		if (n > here)
 			break;
-		}
+		ret->whole = ret->whole || ret->frames > 0 ||
+		    memcmp(data + i, "VP8", 3) == 0;
 		i += 8 + (size_t)n + (n & 1);
 	}
+	ret->ended = i >= len && len >= 12 && (uint64_t)le32(data + 4) + 8 <= i;
 	if (ret->frames == 0)
 		ret->frames = 1;
 }
@@ -209,6 +211,7 @@ header_gif(const uint8_t *data, size_t len, struct header *ret)
 		}
 		if (!gif_skip_blocks(data, len, &i))
 			break;
+		ret->whole = ret->frames > 0;
 	}
 	ret->ended = i < len && data[i] == 0x3b;
 	if (ret->frames == 0)

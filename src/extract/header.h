@@ -12,7 +12,8 @@ struct header {
 	uint32_t frames;		/* 1 unless it is an animation */
 	unsigned components;		/* JPEG */
 	bool progressive;		/* JPEG: decoded whole, however small the result */
-	bool ended;			/* the end mark of the format was seen */
+	bool ended;			/* all the data is there that the format announces */
+	bool whole;			/* … or at least the first frame's */
 	const uint8_t *exif;		/* into the data given; NULL: none */
 	size_t exif_len;
 	const uint8_t *iptc;

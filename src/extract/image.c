@@ -69,6 +69,8 @@ image_read_header(struct job *j, struct image *im)
 			h->height = size[1];
 		}
 		h->frames = 1;
+		/* The directory is often the last thing in the file. */
+		h->ended = h->whole = h->width > 0;
 	}
 	if (h->exif != NULL)
 		image_read_exif(j, h->exif, h->exif_len);
@@ -92,6 +94,7 @@ image_read_heif(struct job *j, struct image *im)
 	im->header.width = (uint32_t)image->Xsize;
 	im->header.height = (uint32_t)image->Ysize;
 	im->header.frames = 1;
+	im->header.ended = im->header.whole = true;
 	image_set_size(&j->meta, im->header.width, im->header.height, false);
 	if (vips_image_get_typeof(image, VIPS_META_EXIF_NAME) != 0 &&
 	    vips_image_get_blob(image, VIPS_META_EXIF_NAME, &exif, &exif_len) == 0)
@@ -123,21 +126,29 @@ image_within_limits(struct job *j, const struct header *h)
 
 /* A lazy picture at the largest thumbnail's size, in the file's own colours. */
 static int
-image_decode(struct job *j, const struct image *im, VipsImage **ret)
+image_decode(const struct image *im, VipsImage **ret)
 {
 	int side = (int)extract_thumb_sizes[EXTRACT_THUMBS - 1].side;
 
-	(void)j;
 	return vips_thumbnail_buffer((void *)(uintptr_t)im->data, im->len, ret, side,
 	    "height", side, "size", VIPS_SIZE_DOWN, "no_rotate", TRUE, "fail_on",
 	    VIPS_FAIL_ON_ERROR, NULL);
 }
 
 static void
+image_send_thumbs(struct job *j, const struct image *im, unsigned orientation)
+{
+	VipsImage *picture = NULL;
+
+	if (image_decode(im, &picture) != 0 || thumb_send_all(j, picture, orientation) != 0)
+		thumb_fail(j, EXTRACT_AT_DECODE);
+	g_clear_object(&picture);
+}
+
+static void
 image_derive(struct job *j, struct image *im)
 {
 	bool heif = j->type.family == SNIFF_HEIF;
-	VipsImage *picture = NULL;
 
 	if (heif) {
 		if (!image_read_heif(j, im))
@@ -150,13 +161,11 @@ image_derive(struct job *j, struct image *im)
 	job_send_entry(j);
 	job_stage(j, EXTRACT_AT_DECODE);
 	vips_error_clear();
-	if (image_decode(j, im, &picture) != 0) {
-		thumb_fail(j, EXTRACT_AT_DECODE);
-		return;
-	}
-	if (thumb_send_all(j, picture, heif ? 1 : j->meta.orientation) != 0)
-		thumb_fail(j, EXTRACT_AT_DECODE);
-	g_object_unref(picture);
+	/* Decoders fill up with black what a truncated file lacks. */
+	if (im->header.whole)
+		image_send_thumbs(j, im, heif ? 1 : j->meta.orientation);
+	if (!im->header.ended)
+		meta_cut_short(&j->meta, EXTRACT_AT_DECODE, "the file ends too early");
 }
 
 void

@@ -119,35 +119,94 @@ media_fail(struct media *media, enum extract_stage stage, int r, const char *wha
 	meta_fail(&media->job->meta, stage, code, "%s: %s", what, text);
 }
 
-bool
-media_cut_short(const struct media *media)
+static uint64_t
+media_number(const uint8_t *p, unsigned bytes)
 {
-	uint64_t off = 0;
+	uint64_t n = 0;
+
+	while (bytes-- > 0)
+		n = n << 8 | *p++;
+	return n;
+}
+
+/* ISO 14496-12: a chain of boxes. */
+static bool
+media_boxes_cut(const struct media *media)
+{
+	uint64_t off = 0, size = media->job->size, n;
 	unsigned i;
 
-	if (strcmp(media->job->type.demuxer, "mov") != 0)
-		return false;
-
-	for (i = 0; i < 10000 && off < media->job->size; i++) {
+	for (i = 0; i < 10000 && off < size; i++) {
 		uint8_t b[16];
-		uint64_t n;
 
-		if (pread_full(media->job->fd, b, 16, off) < 8)
+		if (pread_full(media->job->fd, b, sizeof(b), off) < 8)
 			return true;
-		n = (uint64_t)b[0] << 24 | (uint64_t)b[1] << 16 | (uint64_t)b[2] << 8 | b[3];
+		n = media_number(b, 4);
 		if (n == 1)
-			n = (uint64_t)b[8] << 56 | (uint64_t)b[9] << 48 | (uint64_t)b[10] << 40 |
-			    (uint64_t)b[11] << 32 | (uint64_t)b[12] << 24 |
-			    (uint64_t)b[13] << 16 | (uint64_t)b[14] << 8 | b[15];
-		if (n == 0)
-			return false;
+			n = media_number(b + 8, 8);
 		if (n < 8)
-			return false;
-		if (n > media->job->size - off)
+			return false;		/* 0: to the end of the file */
+		if (n > size - off)
 			return true;
 		off += n;
 	}
 	return false;
+}
+
+/* RFC 8794: the size of the element at p, whose id has `id` bytes; all ones: unknown. */
+static uint64_t
+media_ebml_size(const uint8_t *p, unsigned id, unsigned *ret_head)
+{
+	unsigned n = 1;
+	uint64_t size;
+
+	p += id;
+	while (n < 8 && (*p & 0x80 >> (n - 1)) == 0)
+		n++;
+	*ret_head = id + n;
+	size = media_number(p, n) & ((1ull << 7 * n) - 1);
+	return size == (1ull << 7 * n) - 1 ? UINT64_MAX : size;
+}
+
+/* Matroska: the EBML header, then one segment. */
+static bool
+media_segment_cut(const struct media *media)
+{
+	uint8_t b[32];
+	unsigned head;
+	uint64_t at, n;
+
+	if (pread_full(media->job->fd, b, sizeof(b), 0) < (ssize_t)sizeof(b))
+		return true;
+	at = media_ebml_size(b, 4, &head);
+	if (at > 4096)
+		return false;
+	at += head;
+	if (pread_full(media->job->fd, b, sizeof(b), at) < (ssize_t)sizeof(b))
+		return true;
+	if (media_number(b, 4) != 0x18538067)
+		return false;
+	n = media_ebml_size(b, 4, &head);
+	return n != UINT64_MAX && n > media->job->size - at - head;
+}
+
+bool
+media_cut_short(const struct media *media)
+{
+	const char *demuxer = media->job->type.demuxer;
+	uint8_t b[8];
+
+	if (strcmp(demuxer, "mov") == 0)
+		return media_boxes_cut(media);
+	if (strcmp(demuxer, "matroska") == 0)
+		return media_segment_cut(media);
+	if (strcmp(demuxer, "avi") != 0 && strcmp(demuxer, "wav") != 0)
+		return false;
+	/* RIFF; a recorder that never came back leaves 0 or -1. */
+	if (pread_full(media->job->fd, b, sizeof(b), 0) < (ssize_t)sizeof(b))
+		return true;
+	return (b[7] < 0x80) && 8ull + ((uint64_t)b[7] << 24 | (uint64_t)b[6] << 16 |
+	    (uint64_t)b[5] << 8 | b[4]) > media->job->size;
 }
 
 static bool
@@ -229,8 +288,6 @@ media_open(struct media *media, struct job *j)
 	r = avformat_open_input(&media->format, NULL, demuxer, &options);
 	av_dict_free(&options);
 	if (r < 0) {
-		if (media_cut_short(media))
-			r = AVERROR_EOF;
 		media_fail(media, EXTRACT_AT_VIDEO, r, "can't be opened");
 		return false;
 	}

@@ -50,6 +50,9 @@ struct meta {
 void meta_fail(struct meta *m, enum extract_stage stage, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
+/* The file is known to end too early: its error, or the reason for what looks corrupt. */
+void meta_cut_short(struct meta *m, enum extract_stage stage, const char *message);
+
 /* The entry without sha256. */
 void meta_emit(const struct meta *m, struct strbuf *b);
 

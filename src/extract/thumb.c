@@ -319,6 +319,7 @@ static const char *
 thumb_error_code(const char *text)
 {
 	static const char *const codes[][2] = {
+		{ "marker", "corrupt" },
 		{ "premature", "truncated" }, { "truncated", "truncated" },
 		{ "Premature", "truncated" }, { "end of", "truncated" },
 		{ "End of", "truncated" }, { "EOF", "truncated" },

@@ -195,10 +195,10 @@ video_extract(struct job *j)
 			job_stage(j, EXTRACT_AT_DECODE);
 			poster_send(&media);
 		}
-		/* What is there has been derived; that there was more has to be said. */
-		if (media_cut_short(&media))
-			meta_fail(m, media.video >= 0 ? EXTRACT_AT_VIDEO : EXTRACT_AT_AUDIO,
-			    "truncated", "the file ends before its last box does");
 	}
+	/* What is there has been derived; that there was more has to be said. */
+	if (media_cut_short(&media))
+		meta_cut_short(m, m->kind == META_AUDIO ? EXTRACT_AT_AUDIO : EXTRACT_AT_VIDEO,
+		    "the file ends before its container does");
 	media_close(&media);
 }
