@@ -89,10 +89,14 @@ on_virtual_set(void *arg, uint64_t ino, const char *what, const void *value, siz
 /* ---- up ---- */
 
 static int
-open_index(struct daemon *d, bool *ret_clean, struct error *err)
+open_index(struct daemon *d, enum index_end *ret_end, struct error *err)
 {
-	struct index_options opt = { .dir = d->cfg->state_dir, .reserve = d->cfg->reserve };
-	int r = index_open(&opt, &d->index, ret_clean, err);
+	char life[128];
+	struct index_options opt = { .dir = d->cfg->state_dir, .reserve = d->cfg->reserve, .life = life };
+	int r;
+
+	staging_life(d->cfg->state_dir, life, sizeof(life));
+	r = index_open(&opt, &d->index, ret_end, err);
 
 	if (r == 0)
 		r = staging_open_dir(d->cfg->state_dir, &d->staging, err);
@@ -100,7 +104,7 @@ open_index(struct daemon *d, bool *ret_clean, struct error *err)
 }
 
 static int
-make_core(struct daemon *d, bool clean, struct error *err)
+make_core(struct daemon *d, enum index_end end, struct error *err)
 {
 	CLEANUP_FREE char *control = config_control_path(d->cfg);
 	struct core_options opt = { .index = d->index, .staging = d->staging,
@@ -112,11 +116,12 @@ make_core(struct daemon *d, bool clean, struct error *err)
 	int r = core_new(&opt, &d->core);
 
 	if (r == 0)
-		r = core_recover(d->core, clean, &rec, err);
-	if (r == 0 && (!clean || rec.restored > 0))
-		log_info("recovered after an unclean end: %ju files not stored yet, %ju torn, %ju to be "
+		r = core_recover(d->core, end, &rec, err);
+	if (r == 0 && (end != INDEX_ENDED_WELL || rec.restored > 0))
+		log_info("recovered after %s: %ju files not stored yet, %ju torn, %ju to be "
 		    "fetched again, %ju never closed and dropped, %ju put back without the index",
-		    (uintmax_t)rec.open, (uintmax_t)rec.torn, (uintmax_t)rec.rehydrate,
+		    end == INDEX_ENDED_WELL ? "the loss of the index" : end == INDEX_KILLED ?
+		    "the death of the daemon" : "a power cut", (uintmax_t)rec.open, (uintmax_t)rec.torn, (uintmax_t)rec.rehydrate,
 		    (uintmax_t)rec.dropped, (uintmax_t)rec.restored);
 	return r;
 }
@@ -393,7 +398,7 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 	enum exit_code code = EXIT_STATE;
 	struct error err = { 0 };
 	sigset_t signals;
-	bool clean;
+	enum index_end end;
 	int r;
 
 	/* Objects and their directories are for other tools too; modes are set where they matter. */
@@ -409,9 +414,9 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 	(void)signal(SIGIO, SIG_IGN);
 	stores_init(&d.stores);
 
-	r = open_index(&d, &clean, &err);
+	r = open_index(&d, &end, &err);
 	if (r == 0)
-		r = make_core(&d, clean, &err);
+		r = make_core(&d, end, &err);
 	if (r == 0)
 		r = set_root(&d);
 	if (r == 0)

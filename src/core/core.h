@@ -70,9 +70,11 @@ const struct core_options *core_get_options(const struct core *c);
 
 /* Bring index and staging together after a start: what was open, torn, lost or left over. */
 struct recovery {
+	bool power_cut;
 	uint64_t open, torn, rehydrate, dropped, restored, freed;
 };
-int core_recover(struct core *c, bool clean, struct recovery *ret_recovery, struct error *err);
+int core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
+    struct error *err);
 
 /* ---- attributes ---- */
 
@@ -218,7 +220,7 @@ struct derived_file {
 };
 /* Give it the bytes of fd (from staging_scratch(); its inode is used), replacing what was
  * there; queued for upload after `upload_delay` ns.  Never touches times of anything the
- * user made.  -EEXIST: the name is the user's own file. */
+ * user made. */
 int core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t upload_delay);
 /* Remove a derived file or directory; 0 also when it isn't there. */
 int core_derived_remove(struct core *c, uint64_t keep, const char *path);

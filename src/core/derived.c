@@ -2,7 +2,8 @@
 /*
  * Derived files: written by the processor beside what the user keeps.  They are inodes
  * like any other, marked INODE_DERIVED, and making or replacing one never moves the
- * times of the keep.  A name that the user's own file holds is never taken.
+ * times of the keep.  meta.json and thumbs/ of a keep are reserved for them: what a user
+ * writes there (a restore, `cp -a` of a keep) is accepted, and derived again.
  */
 #include "core/node.h"
 
@@ -104,8 +105,6 @@ core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t u
 
 	if (r < 0)
 		return r;
-	if (index_lookup(c->ix, dir, f->name, &gone) == 0 && (gone.flags & INODE_DERIVED) == 0)
-		return -EEXIST;
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	tmpl.size = (uint64_t)st.st_size;

@@ -136,6 +136,8 @@ core_keep_path(struct core *c, uint64_t ino, struct keep_path *ret_path)
 		return -ENOENT;
 	path[len] = '\0';
 	r = core_resolve(c, path, &keep);
+	if (r == 0 && !S_ISDIR(keep.mode))
+		r = -ENOENT;
 	if (r < 0) {
 		keep_path_release(ret_path);
 		return r;

@@ -5,7 +5,7 @@
  *  row                          staged file               becomes
  *  OPEN, DIRTY                  as at the last commit     OPEN, upload queued
  *  OPEN, DIRTY, synced          differs                   OPEN with what is there
- *  OPEN, DIRTY, never synced    differs                   OPEN and torn; not uploaded over a stored one
+ *  OPEN, DIRTY, never synced    differs, power cut        OPEN and torn; not uploaded over a stored one
  *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
  *  OPEN, DIRTY, never synced    missing                   row dropped: it was never promised
  *  OPEN, DIRTY, synced          missing                   stays, stuck: reads give EIO
@@ -13,6 +13,9 @@
  *  STORED                       missing                   REMOTE
  *  none                         exists                    restored by its place, or lost+found
  *  REMOTE                       exists                    staged file freed
+ *
+ * When only the daemon died, what was written is there: a file that was being written has
+ * the bytes that its writer was told of, as on any disk, and is not torn.
  *
  * Inode numbers are given out only below a durable limit, so a staged file without a row
  * can't be taken for a new file's.
@@ -92,7 +95,7 @@ recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec
 		r = differs ? index_mark_open(c->ix, inode->ino, &was, &row) : 0;
 	if (r == 0 && (inode->state == OBJECT_OPEN || differs))
 		r = queue_upload(c, inode, &st);
-	if (r == 0 && differs && inode->synced_generation != inode->generation &&
+	if (r == 0 && rec->power_cut && differs && inode->synced_generation != inode->generation &&
 	    inode->staged_mtime != 0) {
 		rec->torn++;
 		r = index_mark_torn(c->ix, inode->ino);
@@ -274,18 +277,19 @@ restore_lost(struct core *c, struct lost *l)
 }
 
 int
-core_recover(struct core *c, bool clean, struct recovery *ret_recovery, struct error *err)
+core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
+    struct error *err)
 {
-	struct recovery rec = { 0 };
+	struct recovery rec = { .power_cut = end == INDEX_POWER_CUT };
 	struct lost lost = { .c = c, .rec = &rec };
 	int r;
 
 	r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
 	if (r >= 0)
 		r = recover_state(c, OBJECT_DIRTY, &rec, recover_unstored);
-	if (r >= 0 && !clean)
+	if (r >= 0 && end != INDEX_ENDED_WELL)
 		r = recover_state(c, OBJECT_STORED, &rec, recover_stored);
-	if (r >= 0 && (!clean || index_is_new(c->ix)))
+	if (r >= 0 && (end != INDEX_ENDED_WELL || index_is_new(c->ix)))
 		r = staging_scan(c->st, collect_lost, &lost);
 	if (r >= 0)
 		r = restore_lost(c, &lost);

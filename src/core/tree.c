@@ -41,6 +41,21 @@ changed(struct core *c, uint64_t ino)
 		c->events.changed(c->events.arg, ino);
 }
 
+/* Is `name` one that a keep reserves for what is derived, with `parent` the keep? */
+static bool
+is_reserved(struct core *c, uint64_t parent, const char *name)
+{
+	struct keep_path k;
+	bool keep;
+
+	if ((strcmp(name, "meta.json") != 0 && strcmp(name, "thumbs") != 0) || !c->opt.derive ||
+	    core_keep_path(c, parent, &k) < 0)
+		return false;
+	keep = k.rest[0] == '\0';
+	keep_path_release(&k);
+	return keep;
+}
+
 /*
  * The first inode of a name: mode, owner, ACL and times.  New entries belong to the
  * caller; a setgid directory hands on its group.
@@ -61,6 +76,7 @@ template(struct core *c, uint64_t parent, uint32_t mode, const struct caller *wh
 	if (r < 0)
 		return r;
 	*ret_tmpl = (struct inode){ .mode = mode, .uid = who->uid, .gid = who->gid,
+		.flags = dir.flags & INODE_DERIVED,
 		.atime = now, .mtime = now, .ctime = now, .btime = now };
 	if ((dir.mode & S_ISGID) != 0) {
 		ret_tmpl->gid = dir.gid;
@@ -109,6 +125,8 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 	int r = template(c, parent, mode, who, &tmpl, &acl), fd = -1;
 
 	tmpl.rdev = rdev;
+	if (r == 0 && is_reserved(c, parent, name))
+		tmpl.flags |= INODE_DERIVED;
 	if (r == 0 && target != NULL)
 		tmpl.size = strlen(target);
 	if (r == 0)
@@ -285,7 +303,13 @@ core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, in
 {
 	CLEANUP_CLOSE int fd = -1;
 	struct inode inode;
-	int r = make(c, parent, name, S_IFREG | (mode & 07777), 0, NULL, who, &inode, &fd);
+	int r;
+
+	/* Whoever asks for a new file gets none of a reserved name, there or not: Django then takes
+	 * another for an upload called meta.json. */
+	if ((flags & O_EXCL) != 0 && is_reserved(c, parent, name))
+		return -EEXIST;
+	r = make(c, parent, name, S_IFREG | (mode & 07777), 0, NULL, who, &inode, &fd);
 
 	if (r < 0)
 		return r;

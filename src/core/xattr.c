@@ -110,8 +110,12 @@ virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t ro
 	}
 	if (strcmp(what, "url") == 0)
 		return virtual_url(c, &inode, buf, room);
-	if (strcmp(what, "error") == 0)
-		return virtual_error(c, &inode, buf, room);
+	if (strcmp(what, "error") == 0) {
+		ssize_t n = virtual_error(c, &inode, buf, room);
+
+		if (n != -ENODATA)
+			return n;
+	}
 	if (strcmp(what, "key") == 0 || strcmp(what, "backend") == 0 || strcmp(what, "sha256") == 0)
 		return virtual_object(c, &inode, what, buf, room);
 	if (c->events.virtual_get != NULL)

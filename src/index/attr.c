@@ -25,9 +25,12 @@ index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode
 		i.atime = (mask & ATTR_ATIME) != 0 ? to->atime : i.atime;
 		i.mtime = (mask & ATTR_MTIME) != 0 ? to->mtime : i.mtime;
 		i.ctime = (mask & ATTR_CTIME) != 0 ? to->ctime : i.ctime;
-		r = db_run(db, "UPDATE inode SET mode=?, uid=?, gid=?, size=?, atime=?, mtime=?, ctime=?"
-		    " WHERE ino=?", "iiiiiiii", (int64_t)i.mode, (int64_t)i.uid, (int64_t)i.gid,
-		    (int64_t)i.size, i.atime, i.mtime, i.ctime, (int64_t)ino);
+		/* While the staged file owns the time, it was set there as well. */
+		if ((mask & ATTR_MTIME) != 0 && i.state == OBJECT_OPEN)
+			i.staged_mtime = to->mtime;
+		r = db_run(db, "UPDATE inode SET mode=?, uid=?, gid=?, size=?, atime=?, mtime=?, ctime=?,"
+		    " staged_mtime=? WHERE ino=?", "iiiiiiiii", (int64_t)i.mode, (int64_t)i.uid, (int64_t)i.gid,
+		    (int64_t)i.size, i.atime, i.mtime, i.ctime, i.staged_mtime, (int64_t)ino);
 	}
 	r = db_end(ix, r);
 	if (r == 0)

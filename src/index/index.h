@@ -58,12 +58,19 @@ struct inode {
 struct index_options {
 	const char *dir;		/* state directory */
 	uint64_t reserve;		/* bytes set aside so that unlink works on a full disk */
+	const char *life;		/* staging_life(): differs when unsynced bytes may have been lost */
+};
+
+/* How the last one who had this index ended. */
+enum index_end {
+	INDEX_ENDED_WELL,		/* index_close() */
+	INDEX_KILLED,			/* the process died; what it had written is there */
+	INDEX_POWER_CUT,		/* so did the machine, or the disk was mounted anew: unsynced bytes may be lost */
 };
 
 /* Open or create <dir>/index.db.  An older schema is upgraded after a snapshot, a newer one
- * is -EPROTO, a damaged file -EUCLEAN: it is never overwritten. *ret_clean: the last
- * close was orderly. */
-int index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_clean,
+ * is -EPROTO, a damaged file -EUCLEAN: it is never overwritten. */
+int index_open(const struct index_options *opt, struct index **ret_ix, enum index_end *ret_end,
     struct error *err);
 void index_close(struct index *ix);	/* NULL is fine; marks the shutdown clean */
 
@@ -103,8 +110,8 @@ int index_create(struct index *ix, uint64_t parent, const char *name, const stru
     const char *target, struct inode *ret_inode);
 /* An inode without a name (O_TMPFILE): reaped at the last close unless linked before. */
 int index_create_unnamed(struct index *ix, const struct inode *tmpl, struct inode *ret_inode);
-/* Give an unnamed derived inode this name, whatever derived file had it (*ret_gone, ino 0: none);
- * no times move; its upload is due at `due`. */
+/* Give an unnamed derived inode this name, whatever file had it (*ret_gone, ino 0: none); no
+ * times move; its upload is due at `due`. */
 int index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t due,
     struct inode *ret_gone);
 int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t now,
@@ -189,10 +196,10 @@ int index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struc
 /* What the staged file looks like now. */
 struct staged_stat {
 	uint64_t size;
-	int64_t atime, mtime, ctime;
+	int64_t atime, mtime, ctime;	/* its ctime is tbfs's own business, no user's */
 };
-/* A writer closed (or synced): remember it, and queue the upload.  Keeps the row's ctime
- * unless the bytes moved it. */
+/* A writer closed (or synced): remember it, and queue the upload.  The row's ctime moves only
+ * when the bytes did, which the staged mtime tells. */
 int index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
     const struct quiet *quiet, struct inode *ret_inode);
 int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);

@@ -40,11 +40,11 @@ index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct in
 static int
 flushed(struct db *db, struct inode *i, const struct staged_stat *st)
 {
+	if (st->mtime != i->staged_mtime && st->mtime > i->ctime)
+		i->ctime = st->mtime;
 	i->size = st->size;
 	i->mtime = i->staged_mtime = st->mtime;
 	i->atime = st->atime;
-	if (st->ctime > i->ctime)
-		i->ctime = st->ctime;
 	return db_run(db, "UPDATE inode SET size=?, mtime=?, staged_mtime=?, atime=?, ctime=?, state=?,"
 	    " flags=? WHERE ino=?", "iiiiiiii", (int64_t)i->size, i->mtime, i->staged_mtime, i->atime,
 	    i->ctime, (int64_t)i->state, (int64_t)i->flags, (int64_t)i->ino);

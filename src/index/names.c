@@ -250,8 +250,8 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 	r = parent_check(db, parent);
 	if (r == 0)
 		r = dentry_find(db, parent, name, &id, &gone);
-	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
-		r = -EEXIST;
+	if (r == 0 && S_ISDIR(gone.mode))
+		r = -EISDIR;
 	if (r == 0)
 		r = inode_unlinked(db, &gone, gone.ctime);
 	if (r == 0)
@@ -298,6 +298,7 @@ remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 		id = sqlite3_column_int64(q, 0);
 		inode_read(q, 1, &child);
 		db_done(q);
+		r = 0;
 		if ((child.flags & INODE_DERIVED) == 0)
 			return -ENOTEMPTY;
 		if (S_ISDIR(child.mode))

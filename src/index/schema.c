@@ -67,7 +67,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
-	"INSERT INTO meta VALUES('object_seq',0),('ino_limit',2),('clean',1);";
+	"INSERT INTO meta VALUES('object_seq',0),('ino_limit',2),('clean',1),('life','');";
 
 static int
 run_script(sqlite3 *h, const char *sql, struct error *err)
@@ -235,9 +235,10 @@ ino_allocate(struct index *ix, uint64_t *ret_ino)
 }
 
 static int
-open_connections(struct index *ix, const char *path, bool *ret_clean, struct error *err)
+open_connections(struct index *ix, const char *path, const char *life, enum index_end *ret_end,
+    struct error *err)
 {
-	int64_t clean = 0, limit = 0;
+	int64_t clean = 0, same = 0, limit = 0;
 	char wal[4200];
 	int r;
 
@@ -257,7 +258,11 @@ open_connections(struct index *ix, const char *path, bool *ret_clean, struct err
 	if (r == 0)
 		r = db_int(&ix->writer, &limit, "SELECT value FROM meta WHERE name='ino_limit'", "");
 	if (r == 0)
+		r = db_int(&ix->writer, &same, "SELECT value=? FROM meta WHERE name='life'", "s", life);
+	if (r == 0)
 		r = db_run(&ix->writer, "UPDATE meta SET value=0 WHERE name='clean'", "");
+	if (r == 0)
+		r = db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='life'", "s", life);
 	lock_drop(&ix->writer.lock);
 	if (r < 0)
 		return error_set(err, r, "the index %s can't be read or written: %s", path, strerror(-r));
@@ -266,13 +271,13 @@ open_connections(struct index *ix, const char *path, bool *ret_clean, struct err
 	ix->wal_fd = open(wal, O_RDONLY | O_CLOEXEC);
 	if (ix->wal_fd < 0)
 		return error_set(err, -errno, "the index's log %s can't be opened: %s", wal, strerror(errno));
-	*ret_clean = clean != 0;
+	*ret_end = clean != 0 ? INDEX_ENDED_WELL : same != 0 ? INDEX_KILLED : INDEX_POWER_CUT;
 	atomic_store(&ix->next_ino, (uint64_t)limit);
 	return index_sync(ix);
 }
 
 int
-index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_clean,
+index_open(const struct index_options *opt, struct index **ret_ix, enum index_end *ret_end,
     struct error *err)
 {
 	struct index *ix = calloc(1, sizeof(*ix));
@@ -288,7 +293,7 @@ index_open(const struct index_options *opt, struct index **ret_ix, bool *ret_cle
 	ix->dir = strdup(opt->dir);
 	ix->reserve = opt->reserve;
 	(void)snprintf(path, sizeof(path), "%s/index.db", opt->dir);
-	r = open_connections(ix, path, ret_clean, err);
+	r = open_connections(ix, path, opt->life != NULL ? opt->life : "", ret_end, err);
 	if (r < 0) {
 		db_close(&ix->reader);
 		db_close(&ix->writer);

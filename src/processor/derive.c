@@ -243,6 +243,11 @@ derive_run(struct processor *p, uint64_t ino)
 		forget(p, ino);
 		return;
 	}
+	if (strncmp(k.rest, "thumbs/", 7) == 0) {
+		keep_path_release(&k);
+		forget(p, ino);
+		return;
+	}
 	d.keep = &k;
 	if (policy_is_temporary(last_name(k.rest))) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
@@ -285,7 +290,8 @@ processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *bu
 	json_t *entry;
 	const char *value;
 
-	if (!progress && strcmp(what, "mime") != 0 && strcmp(what, "verdict") != 0)
+	if (!progress && strcmp(what, "mime") != 0 && strcmp(what, "verdict") != 0 &&
+	    strcmp(what, "error") != 0)
 		return -ENODATA;
 	if (progress && index_work_get(p->ix, WORK_DERIVE, ino, &w) == 0)
 		return answer("pending", buf, room);
@@ -295,7 +301,9 @@ processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *bu
 		n = answer(d.failed ? "failed" : "done", buf, room);
 	} else {
 		entry = json_loads(d.json, 0, NULL);
-		value = json_string_value(json_object_get(entry, what));
+		value = json_string_value(strcmp(what, "error") == 0 ?
+		    json_object_get(json_object_get(entry, what), "message") :
+		    json_object_get(entry, what));
 		if (value != NULL)
 			n = answer(value, buf, room);
 		json_decref(entry);

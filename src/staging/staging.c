@@ -87,6 +87,26 @@ staging_close_dir(struct staging *st)
 	free(st);
 }
 
+/* Mounts are numbered since Linux 6.8 with numbers that are not used again (statx(2)). */
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000U
+#endif
+
+void
+staging_life(const char *state_dir, char *ret_life, size_t room)
+{
+	CLEANUP_FREE char *boot = NULL;
+	struct statx stx = { 0 };
+
+	(void)read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", 256, &boot, NULL);
+	if (boot != NULL)
+		boot[strcspn(boot, "\n")] = '\0';
+	(void)statx(AT_FDCWD, state_dir, 0, STATX_MNT_ID_UNIQUE, &stx);
+	(void)snprintf(ret_life, room, "%s %ju %u:%u", boot != NULL ? boot : "?",
+	    (stx.stx_mask & STATX_MNT_ID_UNIQUE) != 0 ? (uintmax_t)stx.stx_mnt_id : 0,
+	    stx.stx_dev_major, stx.stx_dev_minor);
+}
+
 int
 staging_folder_path(const struct staging *st, unsigned low_byte, char *ret_path, size_t room)
 {

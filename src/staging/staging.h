@@ -24,6 +24,10 @@ struct staging;
 int staging_open_dir(const char *state_dir, struct staging **ret_st, struct error *err);
 void staging_close_dir(struct staging *st);	/* NULL is fine */
 
+/* What unsynced bytes live in: the boot and the mount of the state directory's disk, as text.
+ * Another text than before means that they may be gone. */
+void staging_life(const char *state_dir, char *ret_life, size_t room);
+
 /* The folder of inode numbers with this low byte, for inotify: below the state directory. */
 int staging_folder_path(const struct staging *st, unsigned low_byte, char *ret_path, size_t room);
 /* The inode number that a name in such a folder stands for; 0: none. */
