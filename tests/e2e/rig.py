@@ -258,9 +258,10 @@ class Mount:
         was_alive = alive(self.pid)
         try:
             assert was_alive, f"the daemon died\n{self.log_tail()}"
-            self.umount("--timeout", "5", check=False)
+            r = self.umount("--timeout", "5", check=False)
             pid = self.pid
-            wait_until(lambda: not alive(pid), 20)
+            assert r.returncode in (DONE, NOT_DONE) and not alive(pid), \
+                f"umount: exit {r.returncode}, the daemon is {'still' if alive(pid) else 'not'} there\n{r.err}{self.log_tail()}"
             self.check_sanitizer()
         finally:
             self.destroy()
