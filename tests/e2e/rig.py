@@ -286,6 +286,14 @@ class Mount:
         while subprocess.run(["umount", "-l", self.path], capture_output=True).returncode == 0:
             pass
 
+    def hangs(self):
+        """Has the kernel requests for this mount that nobody answers?  Asks the mount nothing."""
+        with open("/proc/self/mountinfo") as f:
+            numbers = [line.split()[2].split(":")[1] for line in f if line.split()[4] == str(self.path)]
+        with contextlib.suppress(OSError):
+            return any(int(read(f"/sys/fs/fuse/connections/{n}/waiting")) for n in numbers)
+        return True
+
     def kill(self):
         """kill -9, and wait until the process is gone; the mountpoint stays as it is."""
         if self.kind == "bare":
