@@ -221,6 +221,23 @@ holder(void)
 	return (pid_t)atol(text);
 }
 
+/* Until the kernel has let go of everything that the daemon had. */
+static void
+kill_daemon(void)
+{
+	char path[128];
+	int fd;
+
+	assert_int_equal(kill(holder(), SIGKILL), 0);
+	(void)snprintf(path, sizeof(path), "%s/state", dir);
+	fd = state_dir_lock(path, 10, NULL);
+	assert_true(fd >= 0);
+	(void)close(fd);
+	while (access(mountpoint, F_OK) == 0)
+		(void)usleep(1000);
+	assert_int_equal(errno, ENOTCONN);
+}
+
 static void
 test_mount_and_umount(void **state)
 {
@@ -273,19 +290,14 @@ test_umount_in_use(void **state)
 static void
 test_left_behind(void **state)
 {
-	pid_t pid;
-
 	(void)state;
 	assert_int_equal(run(cmd_mount, "-o", options, mountpoint, NULL), EXIT_DONE);
-	pid = holder();
-	assert_int_equal(kill(pid, SIGKILL), 0);
-	while (kill(pid, 0) == 0)
-		(void)usleep(1000);
+	kill_daemon();
 	assert_int_equal(run(cmd_status, mountpoint, NULL), EXIT_NOT_DONE);
 	says("is dead");
 	assert_int_equal(run(cmd_mount, "-o", options, mountpoint, NULL), EXIT_DONE);
 	assert_int_equal(access(mountpoint, F_OK), 0);
-	assert_int_equal(kill(holder(), SIGKILL), 0);
+	kill_daemon();
 	assert_int_equal(run(cmd_umount, mountpoint, NULL), EXIT_DONE);
 	assert_false(mounted());
 }
