@@ -13,6 +13,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,9 @@ libs_init(struct error *err)
 {
 	int r;
 
+	/* The same few megabytes again and again: keep them rather than fault them in anew. */
+	(void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
+	(void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
 	tzset();
 	(void)setenv("VIPSHOME", "/nonexistent", 1);
 	(void)setenv("VIPS_CONCURRENCY", "1", 1);

@@ -10,8 +10,12 @@
  */
 #include "extract/thumb.h"
 
+#include "extract/shrink.h"
+
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #if VIPS_MAJOR_VERSION > 8 || VIPS_MINOR_VERSION >= 15
 #define KEEP_NOTHING "keep", VIPS_FOREIGN_KEEP_NONE
@@ -126,15 +130,67 @@ thumb_bare(VipsImage **image)
 	return step(image, next, r);
 }
 
+/* The profile goes along: it is applied to few pixels rather than many. */
+static VipsImage *
+thumb_wrap(const uint8_t *pixels, struct shrink_size size, const VipsImage *like)
+{
+	VipsImage *raw, *image = NULL;
+	const void *profile;
+	size_t len;
+
+	raw = vips_image_new_from_memory_copy(pixels, (size_t)size.width * (size_t)size.height *
+	    (size_t)like->Bands, size.width, size.height, like->Bands, VIPS_FORMAT_UCHAR);
+	if (raw == NULL)
+		return NULL;
+	if (vips_copy(raw, &image, "interpretation", like->Type, NULL) == 0 &&
+	    vips_image_get_typeof((VipsImage *)(uintptr_t)like, VIPS_META_ICC_NAME) != 0 &&
+	    vips_image_get_blob(like, VIPS_META_ICC_NAME, &profile, &len) == 0)
+		vips_image_set_blob_copy(image, VIPS_META_ICC_NAME, profile, len);
+	g_object_unref(raw);
+	return image;
+}
+
+/* *image, in memory, at the size asked for.  Alpha has to be weighed in: libvips does. */
+static int
+thumb_shrink(VipsImage **image, int side)
+{
+	struct shrink_size from = { (*image)->Xsize, (*image)->Ysize };
+	struct shrink_size to = shrink_fit(from, side);
+	VipsImage *small = NULL, *next;
+	uint8_t *pixels;
+
+	if (from.width == to.width && from.height == to.height)
+		return 0;
+	if ((*image)->BandFmt == VIPS_FORMAT_UCHAR && !vips_image_hasalpha(*image) &&
+	    (*image)->Bands <= 4) {
+		pixels = shrink((const uint8_t *)vips_image_get_data(*image), from,
+		    (*image)->Bands, to);
+		if (pixels == NULL)
+			_exit(EXTRACT_EXIT_MEMORY);
+		next = thumb_wrap(pixels, to, *image);
+		free(pixels);
+		return step(image, next, next == NULL);
+	}
+	if (vips_thumbnail_image(*image, &small, side, "height", side, "size", VIPS_SIZE_DOWN,
+	    "no_rotate", TRUE, NULL) != 0)
+		return -1;
+	next = vips_image_copy_memory(small);
+	g_object_unref(small);
+	return step(image, next, next == NULL);
+}
+
 /* Decode into memory; only now do errors of the file show. */
 static int
 thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
 {
-	VipsImage *image = picture, *next = NULL;
+	VipsImage *image = vips_image_copy_memory(picture), *next = NULL;
 	int r;
 
-	g_object_ref(image);
-	r = thumb_to_srgb(&image);
+	if (image == NULL)
+		return -1;
+	r = thumb_shrink(&image, (int)extract_thumb_sizes[EXTRACT_THUMBS - 1].side);
+	if (r == 0)
+		r = thumb_to_srgb(&image);
 	if (r == 0 && image->BandFmt != VIPS_FORMAT_UCHAR) {
 		r = vips_cast(image, &next, VIPS_FORMAT_UCHAR, NULL);
 		r = step(&image, next, r);
@@ -142,10 +198,6 @@ thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
 	if (r == 0 && image->Bands > 4) {
 		r = vips_extract_band(image, &next, 0, "n", 4, NULL);
 		r = step(&image, next, r);
-	}
-	if (r == 0) {
-		next = vips_image_copy_memory(image);
-		r = step(&image, next, next == NULL);
 	}
 	if (r == 0)
 		r = thumb_turn(&image, orientation);
@@ -233,22 +285,6 @@ thumb_encode(VipsImage *image, const struct extract_thumb_size *size, void **ret
 	return 0;
 }
 
-/* *image at the size asked for, out of the next larger one. */
-static int
-thumb_shrink(VipsImage **image, uint32_t side)
-{
-	VipsImage *small = NULL, *next;
-
-	if ((uint32_t)(*image)->Xsize <= side && (uint32_t)(*image)->Ysize <= side)
-		return 0;
-	if (vips_thumbnail_image(*image, &small, (int)side, "height", (int)side, "size",
-	    VIPS_SIZE_DOWN, "no_rotate", TRUE, NULL) != 0)
-		return -1;
-	next = vips_image_copy_memory(small);
-	g_object_unref(small);
-	return step(image, next, next == NULL);
-}
-
 struct encoded {
 	void *data;
 	size_t len;
@@ -263,7 +299,7 @@ thumb_encode_all(VipsImage **image, struct encoded out[EXTRACT_THUMBS])
 	for (i = EXTRACT_THUMBS - 1; i >= 0; i--) {
 		const struct extract_thumb_size *size = &extract_thumb_sizes[i];
 
-		if (thumb_shrink(image, size->side) != 0 ||
+		if (thumb_shrink(image, (int)size->side) != 0 ||
 		    thumb_encode(*image, size, &out[i].data, &out[i].len) != 0)
 			return -1;
 		out[i].width = (uint32_t)(*image)->Xsize;

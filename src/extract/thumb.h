@@ -8,7 +8,7 @@
 #include <vips/vips.h>
 
 /*
- * Turn a decoded picture, at most the largest size, upright by an EXIF
+ * Bring a decoded picture to the largest size, turn it upright by an EXIF
  * orientation, convert it to 8-bit sRGB, and send all sizes.  The pixels are
  * asked for here: a lazy decoder's errors show up in this call.  0 or -1 with
  * vips' error buffer set; then no thumbnail has been sent.  A picture that is
