@@ -12,7 +12,7 @@
  *				READY
  *	JOB size + descriptor
  *				STAGE …		what it is about to do
- *				SUM		32 bytes
+ *				SUM		32 bytes; absent if the file can't be read
  *				ENTRY		the JSON so far; a later one replaces it
  *				THUMB, DATA …	for each size, as many bytes as announced
  *				DONE

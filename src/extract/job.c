@@ -70,7 +70,6 @@ job_hash(struct job *j)
 	job_stage(j, EXTRACT_AT_HASH);
 	r = sha256_fd(j->fd, 0, j->size, sum);
 	if (r < 0) {
-		memset(sum, 0, sizeof(sum));
 		meta_fail(&j->meta, EXTRACT_AT_HASH, "io", "can't read the file: %s", strerror(-r));
 		return false;
 	}
@@ -105,9 +104,8 @@ job_derive(struct job *j)
 void
 job_run(struct job *j)
 {
-	if (!job_hash(j))
-		_exit(1);
-	job_derive(j);
+	if (job_hash(j))
+		job_derive(j);
 	job_send_entry(j);
 	job_send(j, EXTRACT_DONE, NULL, 0);
 }

@@ -205,7 +205,7 @@ media_cut_short(const struct media *media)
 	/* RIFF; a recorder that never came back leaves 0 or -1. */
 	if (pread_full(media->job->fd, b, sizeof(b), 0) < (ssize_t)sizeof(b))
 		return true;
-	return (b[7] < 0x80) && 8ull + ((uint64_t)b[7] << 24 | (uint64_t)b[6] << 16 |
+	return b[7] < 0x80 && 8ull + ((uint64_t)b[7] << 24 | (uint64_t)b[6] << 16 |
 	    (uint64_t)b[5] << 8 | b[4]) > media->job->size;
 }
 
@@ -218,7 +218,8 @@ media_prepare(struct media *media)
 	av_max_alloc((size_t)(l->memory_bytes / 2));
 	if (buffer == NULL)
 		return false;
-	media->io = avio_alloc_context(buffer, MEDIA_IO_BUFFER, 0, media, media_io_read, NULL, media_io_seek);
+	media->io = avio_alloc_context(buffer, MEDIA_IO_BUFFER, 0, media, media_io_read, NULL,
+	    media_io_seek);
 	if (media->io == NULL) {
 		av_free(buffer);
 		return false;

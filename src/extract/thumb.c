@@ -41,7 +41,7 @@ thumb_profile_is_srgb(const uint8_t *p, size_t len)
 	static const char wide[] = "s\0R\0G\0B";
 	size_t most = len < 4096 ? len : 4096;
 
-	if (len < 128 || memcmp(p + 16, "RGB ", 4) != 0)
+	if (p == NULL || len < 128 || memcmp(p + 16, "RGB ", 4) != 0)
 		return false;
 	return memmem(p, most, "sRGB", 4) != NULL || memmem(p, most, wide, 7) != NULL;
 }

@@ -170,7 +170,7 @@ intake_frame(struct intake *in, uint32_t type, const void *data, size_t len, str
 	case EXTRACT_DATA:
 		return intake_data(in, data, len, err);
 	case EXTRACT_DONE:
-		if (in->filling >= 0 || !in->has_sum || in->entry == NULL)
+		if (in->filling >= 0 || in->entry == NULL)
 			return error_set(err, -EPROTO, "ended halfway");
 		in->done = true;
 		return 0;

@@ -73,6 +73,7 @@ spawn_actions(posix_spawn_file_actions_t *a, int sock)
 		r = posix_spawn_file_actions_addopen(a, 0, "/dev/null", O_RDONLY, 0);
 	if (r == 0)
 		r = posix_spawn_file_actions_addopen(a, 1, "/dev/null", O_WRONLY, 0);
+	/* Set by hand to see what libraries and sanitizers say; else their chatter is lost. */
 	if (r == 0 && getenv("TBFS_EXTRACT_STDERR") == NULL)
 		r = posix_spawn_file_actions_addopen(a, 2, "/dev/null", O_WRONLY, 0);
 	if (r == 0)

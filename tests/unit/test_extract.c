@@ -312,6 +312,25 @@ test_the_offset_is_left_alone(void **state)
 	(void)close(fd);
 }
 
+/* A file that shrank since it was announced is a bad file, not a broken worker. */
+static void
+test_a_short_file_has_a_reason(void **state)
+{
+	struct extract_result r;
+	struct error err = { 0 };
+	int fd = open(MEDIA_DIR "/no_exif.jpg", O_RDONLY | O_CLOEXEC);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(extract_pool_run(pool, fd, 1 << 20, "x", NULL, NULL, &r, &err), 0);
+	assert_true(r.failed);
+	assert_false(r.worker_died);
+	assert_false(r.has_sha256);
+	assert_non_null(strstr(r.json, "\"stage\":\"hash\""));
+	extract_result_release(&r);
+	(void)close(fd);
+}
+
 int
 main(void)
 {
@@ -320,6 +339,7 @@ main(void)
 		cmocka_unit_test(test_bad_files_have_their_reason),
 		cmocka_unit_test(test_results_are_deterministic),
 		cmocka_unit_test(test_the_offset_is_left_alone),
+		cmocka_unit_test(test_a_short_file_has_a_reason),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);
