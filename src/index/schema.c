@@ -242,6 +242,11 @@ open_connections(struct index *ix, const char *path, const char *life, enum inde
 	char wal[4200];
 	int r;
 
+	/* The log and its index take the database's mode. */
+	r = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (r < 0)
+		return error_set(err, -errno, "the index %s can't be opened: %s", path, strerror(errno));
+	(void)close(r);
 	r = db_open(&ix->writer, ix, path, false, err);
 	if (r == 0)
 		r = schema_setup(ix, err);

@@ -236,7 +236,14 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 		r = core_natural_key(s->core, ino, &key);
 	if (r == -EINVAL && err.text[0] == '\0')
 		r = index_path(s->ix, ino, &path);
+	if (r == -ENOENT) {
+		/* Its last name went this moment. */
+		(void)index_work_done(s->ix, WORK_UPLOAD, ino);
+		return;
+	}
 	if (r < 0) {
+		if (err.text[0] == '\0')
+			(void)error_set(&err, r, "%s", strerror(-r));
 		upload_failed(s, ino, attempts, r, &err);
 		return;
 	}
