@@ -18,10 +18,8 @@ typedef const struct CMUnitTest *tests_fn(size_t *ret_count);
 
 static tests_fn *const local_groups[] = { objects_tests, names_tests, local_tests, NULL };
 static tests_fn *const fault_groups[] = { objects_tests, names_tests, local_tests, fault_tests, NULL };
-#ifdef CONTRACT_S3
 static tests_fn *const s3_groups[] = { objects_tests, names_tests, s3_tests, NULL };
 static tests_fn *const bad_groups[] = { s3_bad_tests, NULL };
-#endif
 
 static const struct kind {
 	const char *name;
@@ -31,10 +29,8 @@ static const struct kind {
 	{ "local", local_groups, false, false },
 	{ "local-link", local_groups, false, false },
 	{ "fault", fault_groups, false, false },
-#ifdef CONTRACT_S3
 	{ "bad", bad_groups, false, true },
 	{ "s3", s3_groups, true, false },
-#endif
 };
 
 enum { TESTS_MAX = 128 };

@@ -43,7 +43,6 @@ rig_s3_options(void)
 	};
 }
 
-#ifdef CONTRACT_S3
 struct backend *
 rig_s3_new(const struct s3_options *opt)
 {
@@ -53,7 +52,6 @@ rig_s3_new(const struct s3_options *opt)
 	assert_ok(s3_backend_new(opt, &b, &err));
 	return b;
 }
-#endif
 
 static struct backend *
 make_local(bool link)
@@ -85,11 +83,9 @@ rig_up(void **state)
 		inner = make_local(false);
 		assert_ok(fault_backend_new(inner, NULL, &rig.b, &err));
 	} else if (strcmp(rig.kind, "s3") == 0) {
-#ifdef CONTRACT_S3
 		struct s3_options opt = rig_s3_options();
 
 		rig.b = rig_s3_new(&opt);
-#endif
 		rig.is_s3 = true;
 	} else {
 		rig.b = make_local(rig.links);

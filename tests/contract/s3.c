@@ -1,0 +1,2 @@
+#include "rig.h"
+const struct CMUnitTest *s3_tests(size_t *c) { *c = 0; return NULL; }
