@@ -30,6 +30,7 @@ static const struct {
 	{ "NoSuchUpload", -ENOENT, "there is no such multipart upload" },
 	{ "NoSuchBucket", -ENODEV, "the bucket does not exist: check s3.bucket, or set create_bucket=yes" },
 	{ "InvalidAccessKeyId", -EACCES, "the access key is not known there: check s3.access_key" },
+	{ "XAdminUserNotFound", -EACCES, "the access key is not known there: check s3.access_key" },
 	{ "SignatureDoesNotMatch", -EACCES, "the secret does not belong to the access key: check s3.secret_key" },
 	{ "InvalidToken", -EACCES, "the session token is not valid: check s3.session_token" },
 	{ "ExpiredToken", -EACCES, "the session token has expired: renew s3.session_token" },
@@ -45,6 +46,8 @@ static const struct {
 	{ "RequestTimeout", -EAGAIN, "the server waited too long for the body" },
 	{ "OperationAborted", -EAGAIN, "another operation on it is going on" },
 	{ "ConditionalRequestConflict", -EAGAIN, "another operation on it is going on" },
+	/* versitygw, also when it prunes that directory at this moment; core never asks for a real one. */
+	{ "ExistingObjectIsDirectory", -EAGAIN, "a directory lies, or lay, where the object belongs" },
 	{ "SlowDown", -EAGAIN, "the server asks to slow down" },
 	{ "XMinioStorageFull", -ENOSPC, "the store is full" },
 	{ "XMinioAdminBucketQuotaExceeded", -ENOSPC, "the bucket's quota is used up" },
@@ -147,7 +150,8 @@ s3_explain(const struct s3 *s, const struct s3_http_reply *http, const struct s3
 			return say(s, known[i].as, method, key, known[i].advice, e, err);
 	if (http->status == 507)
 		return say(s, -ENOSPC, method, key, "the store is full", e, err);
-	(void)snprintf(what, sizeof(what), "HTTP %ld", http->status);
+	(void)snprintf(what, sizeof(what), "HTTP %ld%s", http->status, http->status == 503 ||
+	    http->status == 429 ? ", the server asks to slow down" : "");
 	if (http->status >= 500 || http->status == 429 || http->status / 100 == 2)
 		return say(s, -EAGAIN, method, key, what, e, err);
 	/* A HEAD has no body to tell an S3 server by: its caller asks further. */

@@ -8,7 +8,8 @@
  *
  *   1. Whatever begins is completed or aborted before the call returns; abort waits
  *      until no part is on its way, so nothing is left behind (but by a killed
- *      process or a server that is gone: give the bucket a lifecycle rule).
+ *      process, a server that is gone or an id that was lost with its answer: give the
+ *      bucket a lifecycle rule).
  *   2. One pass over the file gives the hash of the whole (for the metadata, which
  *      goes first) and of each part (signed, checked by the store).
  *   3. The composite checksum (sha256 of the parts' sums, "-N" behind) that complete
@@ -256,9 +257,12 @@ create(struct upload *up, const struct s3_headers *headers, struct s3_reply *rep
 	static const struct s3_pair query[] = { { "uploads", NULL } };
 	struct s3_request req = { .method = "POST", .key = up->key, .query = query, .query_count = 1,
 		.headers = headers->pairs, .header_count = headers->count,
-		.root = "InitiateMultipartUploadResult", .cancelled = is_cancelled, .cancelled_arg = up };
+		.root = "InitiateMultipartUploadResult" };
 	int r;
 
+	/* Not to be cancelled on its way: an upload whose id never arrives can't be aborted. */
+	if (is_cancelled(up))
+		return error_set(err, -ECANCELED, "cancelled");
 	if (headers->failed)
 		return error_set(err, -EINVAL, "%.200s carries more metadata than can be repeated", up->key);
 	r = s3_send(up->s, &req, reply, err);
