@@ -33,9 +33,9 @@ make_s3(const struct config *cfg, struct backend **ret_b, struct error *err)
 }
 
 static int
-add(struct daemon *d, struct backend *b)
+add(struct daemon *d, const char *name, struct backend *b)
 {
-	int r = stores_add(&d->stores, b);
+	int r = stores_add(&d->stores, name, b);
 
 	if (r < 0)
 		backend_free(b);
@@ -58,13 +58,13 @@ daemon_make_stores(struct daemon *d, struct error *err)
 			b = wrapped;
 	}
 	if (r == 0)
-		r = add(d, b);
+		r = add(d, config_backend_name(cfg->backend), b);
 	/* Objects of former days are read where they are. */
 	if (r == 0 && cfg->backend != CONFIG_BACKEND_LOCAL &&
 	    index_has_objects(d->index, "local") > 0) {
 		r = make_local(cfg, &b, err);
 		if (r == 0)
-			r = add(d, b);
+			r = add(d, "local", b);
 	}
 	return r;
 }

@@ -125,7 +125,7 @@ status_backends(struct daemon *d)
 			(void)json_object_set_new(counts, calls[k],
 			    json_integer((json_int_t)atomic_load(&st->backend->calls[k])));
 		lock_take(&st->lock);
-		entry = json_pack("{s:s, s:b, s:s, s:I, s:o, s:I, s:I}", "name", st->backend->ops->name,
+		entry = json_pack("{s:s, s:b, s:s, s:I, s:o, s:I, s:I}", "name", st->name,
 		    "healthy", st->failures == 0, "last_error", st->failures == 0 ? "" : st->last_error,
 		    "requests", (json_int_t)atomic_load(&st->backend->requests), "calls", counts,
 		    "bytes_out", (json_int_t)atomic_load(&st->backend->bytes_out), "bytes_in",

@@ -225,40 +225,15 @@ db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 	return 0;
 }
 
-/* ---- the reserve: bytes given back to a full disk so that unlink can commit ---- */
-
-void
-db_reserve_fill(struct index *ix)
-{
-	char path[4096];
-	int fd;
-
-	if (ix->reserve == 0)
-		return;
-	(void)snprintf(path, sizeof(path), "%s/reserve", ix->dir);
-	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	if (fallocate(fd, 0, 0, (off_t)ix->reserve) < 0)
-		(void)unlink(path);
-	(void)close(fd);
-}
-
-static bool
-reserve_give(struct index *ix)
-{
-	char path[4096];
-
-	(void)snprintf(path, sizeof(path), "%s/reserve", ix->dir);
-	return unlink(path) == 0;
-}
-
 int
 db_begin(struct index *ix)
 {
 	int r;
 
 	lock_take(&ix->writer.lock);
+	/* The log stays within its reserve, so that the next commits find room on a full disk. */
+	if (ix->wal_limit > 0 && ix->wal_frames > ix->wal_limit)
+		(void)sqlite3_wal_checkpoint_v2(ix->writer.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	r = db_run(&ix->writer, "BEGIN IMMEDIATE", "");
 	if (r < 0)
 		lock_drop(&ix->writer.lock);
@@ -271,13 +246,8 @@ db_end(struct index *ix, int r)
 	struct db *db = &ix->writer;
 	int c = 0;
 
-	if (r >= 0) {
+	if (r >= 0)
 		c = db_run(db, "COMMIT", "");
-		if (c == -ENOSPC && reserve_give(ix)) {
-			log_warn("state directory %s is full: the reserve is given to the index", ix->dir);
-			c = db_run(db, "COMMIT", "");
-		}
-	}
 	if (r < 0 || c < 0) {
 		if (!sqlite3_get_autocommit(db->handle))
 			(void)db_run(db, "ROLLBACK", "");

@@ -56,17 +56,15 @@ int db_end(struct index *ix, int r);
 /* -errno for the connection's last SQLite error; logs damage and disk errors once. */
 int db_errno(struct db *db, const char *sql);
 
-/* Set the reserve aside (again). */
-void db_reserve_fill(struct index *ix);
-
 struct index {
 	struct db writer, reader;
 	sqlite3 *maintenance;		/* checkpoints and snapshots; one thread */
 	int wal_fd;			/* the write-ahead log, to sync it */
 	_Atomic bool broken;		/* a sync failed */
+	int wal_frames;			/* in the log after the last commit; writer.lock */
+	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	char *dir;
 	bool is_new;
-	uint64_t reserve;
 	_Atomic uint64_t next_ino, ino_limit;	/* limit: reserved durably in meta; writer.lock */
 	_Atomic uint64_t statements, commits, syncs;
 	_Atomic uint64_t changes;	/* commits so far */

@@ -20,6 +20,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -30,6 +31,8 @@ enum {
 	APPLICATION_ID = 0x74626673,	/* "tbfs" */
 	INO_BLOCK = 65536,		/* inode numbers reserved at a time */
 	CHECKPOINT_PAGES = 4000,	/* WAL size that asks for a checkpoint: 16 MB */
+	FRAME_BYTES = 4096 + 24,	/* of a page in the log */
+	GROW_BYTES = 1 << 20,
 	SNAPSHOTS_KEPT = 6,
 };
 
@@ -234,10 +237,41 @@ ino_allocate(struct index *ix, uint64_t *ret_ino)
 	return 0;
 }
 
+/*
+ * Blocks for the log beyond its end: on a full disk commits still find room, so that unlink
+ * and truncate can make some.  The log keeps its file and its blocks while it is open.
+ */
 static int
-open_connections(struct index *ix, const char *path, const char *life, enum index_end *ret_end,
-    struct error *err)
+count_frames(void *arg, sqlite3 *h, const char *name, int frames)
 {
+	struct index *ix = arg;
+
+	(void)h;
+	(void)name;
+	ix->wal_frames = frames;
+	return SQLITE_OK;
+}
+
+static void
+set_reserve(struct index *ix, uint64_t bytes)
+{
+	int chunk = GROW_BYTES;
+
+	(void)sqlite3_wal_hook(ix->writer.handle, count_frames, ix);
+	/* The database too grows ahead of its need. */
+	(void)sqlite3_file_control(ix->writer.handle, NULL, SQLITE_FCNTL_CHUNK_SIZE, &chunk);
+	(void)sqlite3_file_control(ix->maintenance, NULL, SQLITE_FCNTL_CHUNK_SIZE, &chunk);
+	ix->wal_limit = (int)(bytes / FRAME_BYTES * 3 / 4 < INT_MAX ? bytes / FRAME_BYTES * 3 / 4 : INT_MAX);
+	if (bytes > 0 && fallocate(ix->wal_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) < 0)
+		log_warn("%s: no reserve of %ju bytes can be set aside (%s): on a full disk nothing can "
+		    "be removed", ix->dir, (uintmax_t)bytes, strerror(errno));
+}
+
+static int
+open_connections(struct index *ix, const char *path, const struct index_options *opt,
+    enum index_end *ret_end, struct error *err)
+{
+	const char *life = opt->life != NULL ? opt->life : "";
 	int64_t clean = 0, same = 0, limit = 0;
 	char wal[4200];
 	int r;
@@ -273,9 +307,10 @@ open_connections(struct index *ix, const char *path, const char *life, enum inde
 		return error_set(err, r, "the index %s can't be read or written: %s", path, strerror(-r));
 	/* There is a log now, and it keeps its file as long as a connection is open. */
 	(void)snprintf(wal, sizeof(wal), "%s-wal", path);
-	ix->wal_fd = open(wal, O_RDONLY | O_CLOEXEC);
+	ix->wal_fd = open(wal, O_RDWR | O_CLOEXEC);
 	if (ix->wal_fd < 0)
 		return error_set(err, -errno, "the index's log %s can't be opened: %s", wal, strerror(errno));
+	set_reserve(ix, opt->reserve);
 	*ret_end = clean != 0 ? INDEX_ENDED_WELL : same != 0 ? INDEX_KILLED : INDEX_POWER_CUT;
 	atomic_store(&ix->next_ino, (uint64_t)limit);
 	return index_sync(ix);
@@ -296,9 +331,8 @@ index_open(const struct index_options *opt, struct index **ret_ix, enum index_en
 	lock_init(&ix->sync_lock, RANK_QUEUE);
 	lock_cond_init(&ix->sync_cond);
 	ix->dir = strdup(opt->dir);
-	ix->reserve = opt->reserve;
 	(void)snprintf(path, sizeof(path), "%s/index.db", opt->dir);
-	r = open_connections(ix, path, opt->life != NULL ? opt->life : "", ret_end, err);
+	r = open_connections(ix, path, opt, ret_end, err);
 	if (r < 0) {
 		db_close(&ix->reader);
 		db_close(&ix->writer);
@@ -309,7 +343,6 @@ index_open(const struct index_options *opt, struct index **ret_ix, enum index_en
 		free(ix);
 		return r;
 	}
-	db_reserve_fill(ix);
 	*ret_ix = ix;
 	return 0;
 }
@@ -426,7 +459,6 @@ index_snapshot(struct index *ix, struct error *err)
 	}
 	(void)fsync_dirat(AT_FDCWD, dir);
 	prune_snapshots(dir);
-	db_reserve_fill(ix);
 	ix->snapshot_changes = changes;
 	return 0;
 }

@@ -30,10 +30,11 @@ stores_release(struct stores *s)
 }
 
 int
-stores_add(struct stores *s, struct backend *b)
+stores_add(struct stores *s, const char *name, struct backend *b)
 {
 	if (s->n == STORES_MAX)
 		return -ENOSPC;
+	s->store[s->n].name = name;
 	s->store[s->n].backend = b;
 	lock_init(&s->store[s->n].lock, RANK_QUEUE);
 	s->n++;
@@ -46,7 +47,7 @@ stores_find(struct stores *s, const char *name)
 	size_t i;
 
 	for (i = 0; i < s->n; i++)
-		if (strcmp(s->store[i].backend->ops->name, name) == 0)
+		if (strcmp(s->store[i].name, name) == 0)
 			return &s->store[i];
 	return NULL;
 }
@@ -77,10 +78,10 @@ store_report(struct store *st, int r, const struct error *err)
 	}
 	lock_drop(&st->lock);
 	if (opened)
-		log_warn("store %s is failing, files stay staged: %s", st->backend->ops->name,
+		log_warn("store %s is failing, files stay staged: %s", st->name,
 		    error_text(err));
 	if (healed)
-		log_info("store %s works again", st->backend->ops->name);
+		log_info("store %s works again", st->name);
 }
 
 int64_t

@@ -13,6 +13,7 @@
 enum { STORES_MAX = 4 };
 
 struct store {
+	const char *name;		/* value of `backend =`; what the rows of objects say */
 	struct backend *backend;
 	struct lock lock;		/* RANK_QUEUE: the rest */
 	unsigned failures;		/* in a row */
@@ -28,7 +29,7 @@ struct stores {
 
 void stores_init(struct stores *s);
 void stores_release(struct stores *s);	/* frees the backends */
-int stores_add(struct stores *s, struct backend *b);
+int stores_add(struct stores *s, const char *name, struct backend *b);	/* name: static */
 struct store *stores_find(struct stores *s, const char *name);	/* NULL: not configured */
 
 /* Tell how a call ended; -EAGAIN, -EACCES and -ENODEV are the store's failures. */

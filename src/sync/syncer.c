@@ -287,14 +287,12 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 			r = -EIO;
 		else
 			r = -EINPROGRESS;
-		if (progress != NULL && !progress(arg, &l.p))
+		if (r == -EINPROGRESS && clock_mono_ns() >= deadline_mono_ns)
+			r = -ETIMEDOUT;
+		else if (progress != NULL && !progress(arg, &l.p))
 			r = -ECANCELED;
 		if (r != -EINPROGRESS)
 			break;
-		if (clock_mono_ns() >= deadline_mono_ns) {
-			r = -ETIMEDOUT;
-			break;
-		}
 		drain_hurry(s, dir, first);
 		lock_take(&s->lock);
 		(void)lock_wait(&s->lock, &s->changed, clock_mono_ns() + NSEC_PER_SEC / 20);

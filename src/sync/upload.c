@@ -94,7 +94,7 @@ settle_key(struct syncer *s, struct store *store, const struct upload *up)
 		return r;
 	/* Without a network a put that isn't there never will be. */
 	if ((r == 0 && tag.object_id == up->object.id && tag.generation == up->unsettled) ||
-	    strcmp(store->backend->ops->name, "local") == 0)
+	    strcmp(store->name, "local") == 0)
 		return index_upload_undo(s->ix, up->object.id);
 	return -EEXIST;
 }
@@ -103,7 +103,7 @@ settle_key(struct syncer *s, struct store *store, const struct upload *up)
 static int
 claim(struct syncer *s, struct store *store, uint64_t ino, const char *key, struct upload *ret_up)
 {
-	const char *name = store->backend->ops->name;
+	const char *name = store->name;
 	bool side = false;
 	int tries, r;
 
@@ -163,7 +163,7 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 static void
 upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 {
-	bool link = j->s->opt.link && strcmp(j->store->backend->ops->name, "local") == 0;
+	bool link = j->s->opt.link && strcmp(j->store->name, "local") == 0;
 	uint64_t generation = j->up.inode.generation;
 	struct error err = { 0 };
 	struct object stored;
