@@ -211,7 +211,8 @@ class Mount:
         return run(TBFS, *args, check=check, timeout=timeout, env=self.environment(), **options)
 
     def mount_command(self):
-        return ["mount", "-o", ",".join(f"{k}={v}" for k, v in self.options.items()), self.path]
+        return ["mount", "-o", ",".join(f"{k}={v}".replace("\\", "\\\\").replace(",", "\\,")
+                                        for k, v in self.options.items()), self.path]
 
     def try_start(self, **options):
         """Mount; give the finished command, whatever its exit status."""

@@ -200,4 +200,3 @@ def test_secrets_are_nowhere_to_be_seen(new_mount):
 def test_special_directory_is_there_but_not_listed(mount):
     assert ".tbfs" not in os.listdir(mount.path)
     assert (mount.path / ".tbfs").is_dir()
-    assert b"files" in read(mount.path / ".tbfs" / "status.json")
