@@ -56,11 +56,15 @@ def data_of(op):
     return rig.noise(op["size"], op["seed"])
 
 
+class ShortWrite(OSError):
+    pass
+
+
 class Worker:
     """Does random operations until it is told to stop or one fails."""
 
-    def __init__(self, root, journal, model, seed, sync=False):
-        self.root, self.model, self.sync = root, model, sync
+    def __init__(self, root, journal, model, seed, sync=False, power=False):
+        self.root, self.model, self.sync, self.power = root, model, sync, power
         self.random = random.Random(seed)
         self.seed = seed
         self.number = 0
@@ -113,7 +117,8 @@ class Worker:
             view, piece = memoryview(data), self.random.choice([4096, 65536, 1 << 20])
             while view:
                 n = os.write(fd, view[:piece])
-                assert n == min(piece, len(view)), "a short write"
+                if n != min(piece, len(view)):
+                    raise ShortWrite(5, "a short write")
                 view = view[n:]
             if self.sync:
                 os.fsync(fd)
@@ -175,6 +180,10 @@ class Worker:
             self.note(begin=op)
             try:
                 self.do(op)
+            except ShortWrite:
+                if not self.power:      # a disk that goes may take a part; nothing else may
+                    self.note(bad=f"{op['a']}: a short write")
+                return
             except OSError as e:
                 self.note(error=e.errno, text=str(e))
                 return
@@ -185,8 +194,9 @@ class Worker:
 class Load:
     """Several workers in processes of their own."""
 
-    def __init__(self, root, journals, workers=4, sync=False):
-        self.root, self.sync, self.workers = root, sync, workers
+    def __init__(self, root, journals, workers=4, sync=False, power=False):
+        self.root, self.sync, self.workers, self.power = root, sync, workers, power
+        self.doubtful = set()           # paths whose last change was in doubt at some crash
         self.journals = journals
         self.models = [Model() for _ in range(workers)]
         self.acknowledged = self.checked = 0
@@ -204,7 +214,8 @@ class Load:
         for n in range(self.workers):
             if os.path.exists(self.journal(n)):
                 os.unlink(self.journal(n))
-            worker = Worker(self.folder(n), self.journal(n), self.models[n].copy(), f"{seed}x{n}", self.sync)
+            worker = Worker(self.folder(n), self.journal(n), self.models[n].copy(), f"{seed}x{n}", self.sync,
+                            self.power)
             p = multiprocessing.get_context("fork").Process(target=self.child, args=(worker,))
             p.start()
             self.processes.append(p)
@@ -266,6 +277,8 @@ class Load:
     def verify_one(self, n, pending):
         found, problems = observe(self.folder(n))
         self.checked += len(found.files)
+        if pending:
+            self.doubtful |= {f"w{n}/{pending[k]}" for k in ("a", "b") if k in pending}
         first = None
         for candidate in outcomes(self.models[n], pending, found):
             wrong = compare(candidate, found)

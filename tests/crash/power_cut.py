@@ -50,14 +50,14 @@ class PowerLoad(Load):
 def cut_rounds(mount, disk, rounds, seed, tell=None):
     rng = random.Random(seed)
     root = mount.path / "circles" / "1" / "keeps"
-    load = PowerLoad(str(root / "synced"), str(mount.base / "journals"), 2, sync=True)
+    load = PowerLoad(str(root / "synced"), str(mount.base / "journals"), 2, sync=True, power=True)
     os.makedirs(load.root, exist_ok=True)
     fd = os.open(load.root, os.O_RDONLY)
     os.fsync(fd)
     os.close(fd)
     result = Result()
     for n in range(rounds):
-        loose = Load(str(root / f"loose-{n}"), str(mount.base / "journals-loose"), 2)
+        loose = Load(str(root / f"loose-{n}"), str(mount.base / "journals-loose"), 2, power=True)
         os.makedirs(loose.root, exist_ok=True)
         load.start(f"{seed}.{n}")
         loose.start(f"{seed}.{n}.loose")
@@ -85,6 +85,8 @@ def cut_rounds(mount, disk, rounds, seed, tell=None):
             tell(f"round {n}: {result}")
             for p in problems:
                 tell("   " + p)
+            if problems:
+                tell(mount.log_tail(12))
         if len(result.problems) > 30:
             break
     return result
@@ -144,7 +146,7 @@ def main():
     p.add_argument("--kind", default="passthrough", choices=["passthrough", "daemon"])
     args = p.parse_args()
     print(f"seed {args.seed}, in {rig.ROOT}")
-    disk = rig.LoopDisk(600, args.disk)
+    disk = rig.LoopDisk(2000, args.disk)
     mount = rig.Mount(args.kind, state_dir=disk.path / "state", **OPTIONS).start()
     try:
         result = cut_rounds(mount, disk, args.rounds, args.seed, print)

@@ -53,7 +53,7 @@ def test_kill_while_the_backend_refuses(request, new_mount, backend):
 @pytest.mark.parametrize("filesystem", ["ext4", "xfs"])
 def test_power_cut(request, new_mount, disk, filesystem):
     """LESSONS 2: fsync means the disk, data and name."""
-    staging = disk(600, filesystem)
+    staging = disk(2000, filesystem)
     mount = new_mount(state_dir=staging.path / "state", **power_cut.OPTIONS).start()
     try:
         good(power_cut.cut_rounds(mount, staging, rounds(request, 10), seed=random.randrange(1 << 30)))
