@@ -443,8 +443,7 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 		take_apart(&d);
 		return daemon_ready_failed(ready, code, &err);
 	}
-	log_info("%s is mounted: %s%s", mountpoint, config_backend_name(cfg->backend),
-	    fs_has_passthrough(d.fs) ? ", passthrough" : "");
+	log_info("%s is mounted: %s", mountpoint, config_backend_name(cfg->backend));
 	if (daemon_ready_ok(ready) < 0)
 		(void)fs_unmount(d.fs, true);
 	serve(&d, &signals);

@@ -11,7 +11,9 @@
  *  OPEN, DIRTY, synced          missing                   stays, stuck: reads give EIO
  *  STORED                       differs (unclean)         DIRTY with a new generation
  *  STORED                       missing                   REMOTE
- *  none                         exists                    restored by its place, or lost+found
+ *  none, the index is new       exists                    restored by its place, or lost+found
+ *  none                         exists                    lost+found
+ *  none, unlinked               exists                    removed
  *  REMOTE                       exists                    staged file freed
  *
  * When only the daemon died, what was written is there: a file that was being written has
@@ -231,15 +233,18 @@ restore_one(struct core *c, uint64_t ino, bool last_chance)
 	if (r < 0)
 		return r;
 	p = staging_place_read(c->st, ino, &place);
+	if (p == 0 && place.mode == 0)
+		return staging_remove(c->st, ino) < 0 ? 0 : 1;
 	lost_inode(&place, ino, &st, &inode);
-	if (p == 0 && index_get(c->ix, place.parent, &parent) == 0) {
+	/* Names come back when the index is lost; beside an index that knows better they don't. */
+	if (p == 0 && index_is_new(c->ix) && index_get(c->ix, place.parent, &parent) == 0) {
 		r = index_restore(c->ix, &inode, place.parent, place.name);
 		if (r == 0)
 			return 1;
 		if (r != -EEXIST && r != -ENOTDIR && r != -ENOENT)
 			return r;
 	}
-	if (!last_chance)
+	if (!last_chance && index_is_new(c->ix))
 		return 0;
 	r = lost_and_found(c, &found);
 	(void)snprintf(name, sizeof(name), "%ju", (uintmax_t)ino);

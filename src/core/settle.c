@@ -123,6 +123,21 @@ reap_orphans(struct core *c, int64_t before)
 	}
 }
 
+/* Sync each folder that one of these was in, once. */
+static int
+sync_folders(struct core *c, const struct work *work, int n)
+{
+	bool done[256] = { false };
+	int i, r = 0;
+
+	for (i = 0; i < n && r == 0; i++) {
+		if (!done[work[i].id & 0xff])
+			r = staging_sync_name(c->st, work[i].id);
+		done[work[i].id & 0xff] = true;
+	}
+	return r;
+}
+
 void
 core_collect(struct core *c, bool at_start)
 {
@@ -141,7 +156,9 @@ core_collect(struct core *c, bool at_start)
 				(void)log_errno(r, "staged file %ju can't be removed",
 				    (uintmax_t)work[i].id);
 		}
-		if (index_work_done_many(c->ix, work, (size_t)n) < 0)
+		/* And they must be gone on the disk before the row that says so goes: a staged file
+		 * without any row is taken for a lost one. */
+		if (sync_folders(c, work, n) < 0 || index_work_done_many(c->ix, work, (size_t)n) < 0)
 			return;
 	}
 }

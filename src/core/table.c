@@ -196,6 +196,9 @@ node_unlinked(struct core *c, const struct inode *inode)
 	n = node_get(c, inode->ino);
 	if (n == NULL)
 		return;
+	/* Were the index lost before its staged bytes go, they must not come back with it. */
+	if (S_ISREG(inode->mode) || S_ISDIR(inode->mode))
+		(void)staging_place_bury(c->st, inode->ino);
 	lock_take(&c->table_lock);
 	n->unlinked = true;
 	lock_drop(&c->table_lock);

@@ -100,6 +100,7 @@ io_writev(int fd, struct iovec *iov, int count, void *userdata)
 		if (atomic_load(&fs->passthrough)) {
 			init->flags2 |= INIT2_PASSTHROUGH;
 			init->max_stack_depth = 1;
+			log_info("the kernel moves the bytes (passthrough)");
 		}
 	}
 	return writev(fd, iov, count);

@@ -236,6 +236,14 @@ staging_place_write(struct staging *st, uint64_t ino, const struct staging_place
 }
 
 int
+staging_place_bury(struct staging *st, uint64_t ino)
+{
+	struct staging_place none = { .mode = 0 };
+
+	return staging_place_write(st, ino, &none);
+}
+
+int
 staging_place_read(struct staging *st, uint64_t ino, struct staging_place *ret_place)
 {
 	char path[4096 + NAME_ROOM], text[PLACE_ROOM + 1];

@@ -58,6 +58,8 @@ struct staging_place {
 	char name[256];
 };
 int staging_place_write(struct staging *st, uint64_t ino, const struct staging_place *place);
+/* It has no place any more; staging_place_read() then gives mode 0. */
+int staging_place_bury(struct staging *st, uint64_t ino);
 int staging_place_read(struct staging *st, uint64_t ino, struct staging_place *ret_place);
 
 /* Call fn for every staged file; non-zero ends the walk and is returned. */
