@@ -69,8 +69,10 @@ struct staging *core_staging(struct core *c);
 const struct core_options *core_get_options(const struct core *c);
 
 /* Bring index and staging together after a start: what was open, torn, lost or left over. */
+struct missing;
 struct recovery {
 	bool power_cut;
+	struct missing *missing;	/* during the recovery */
 	uint64_t open, torn, rehydrate, dropped, restored, freed;
 };
 int core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,

@@ -7,8 +7,8 @@
  *  OPEN, DIRTY, synced          differs                   OPEN with what is there
  *  OPEN, DIRTY, never synced    differs, power cut        OPEN and torn; not uploaded over a stored one
  *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
- *  OPEN, DIRTY, never synced    missing                   row dropped: it was never promised
- *  OPEN, DIRTY, synced          missing                   stays, stuck: reads give EIO
+ *  any                          missing, but another one has its place: that takes the name
+ *  OPEN, DIRTY, no object       missing                   row dropped
  *  STORED                       differs (unclean)         DIRTY with a new generation
  *  STORED                       missing                   REMOTE
  *  none, the index is new       exists                    restored by its place, or lost+found
@@ -49,8 +49,64 @@ queue_upload(struct core *c, const struct inode *inode, const struct stat *st)
 	return index_mark_flushed(c->ix, inode->ino, &staged, &quiet, &row);
 }
 
+/*
+ * Rows whose staged bytes aren't there.  Bytes are freed only after the commit that says so
+ * is on the disk (invariant 2); so such a row is older than what the disk holds, and what
+ * took its name since is found by its place.
+ */
+struct missing {
+	struct inode *rows;
+	size_t n, room;
+};
+
 static int
-recover_missing(struct core *c, const struct inode *inode, struct recovery *rec)
+missing_add(struct missing *m, const struct inode *inode)
+{
+	if (m->n == m->room) {
+		size_t room = m->room ? m->room * 2 : 64;
+		struct inode *rows = realloc(m->rows, room * sizeof(*rows));
+
+		if (rows == NULL)
+			return -ENOMEM;
+		m->rows = rows;
+		m->room = room;
+	}
+	m->rows[m->n++] = *inode;
+	return 0;
+}
+
+static bool
+missing_take(struct missing *m, uint64_t ino)
+{
+	size_t i;
+
+	for (i = 0; i < m->n; i++) {
+		if (m->rows[i].ino == ino) {
+			m->rows[i] = m->rows[--m->n];
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The name parent/name is a missing row's: free it for who has it by its place.  1 done, 0 it
+ * is somebody else's or nobody's. */
+static int
+missing_yield(struct core *c, struct missing *m, uint64_t parent, const char *name)
+{
+	struct inode row, gone;
+	int r = m->n == 0 ? -ENOENT : index_lookup(c->ix, parent, name, &row);
+
+	if (r == -ENOENT || (r == 0 && !missing_take(m, row.ino)))
+		return 0;
+	if (r == 0)
+		r = index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
+	return r < 0 ? r : 1;
+}
+
+/* What nobody replaced: the stored bytes where there are some, else the row goes. */
+static int
+missing_end(struct core *c, const struct inode *inode, struct recovery *rec)
 {
 	uint64_t parent;
 	char name[INDEX_NAME_MAX + 1];
@@ -58,14 +114,9 @@ recover_missing(struct core *c, const struct inode *inode, struct recovery *rec)
 
 	if (inode->object != 0) {
 		rec->rehydrate++;
-		return index_mark_lost(c->ix, inode->ino);
-	}
-	if (inode->synced_generation == inode->generation) {
-		log_err("inode %ju: its staged file is missing though it was synced; reads give EIO",
-		    (uintmax_t)inode->ino);
-		(void)index_work_add(c->ix, WORK_UPLOAD, inode->ino, clock_wall_ns());
-		return index_work_failed(c->ix, WORK_UPLOAD, inode->ino, clock_wall_ns(), true,
-		    "the staged file is missing");
+		return inode->state == OBJECT_STORED ?
+		    index_mark_remote(c->ix, inode->ino, inode->generation) :
+		    index_mark_lost(c->ix, inode->ino);
 	}
 	rec->dropped++;
 	while (index_place(c->ix, inode->ino, &parent, name) == 0) {
@@ -73,6 +124,9 @@ recover_missing(struct core *c, const struct inode *inode, struct recovery *rec)
 
 		if (r < 0)
 			return r;
+		if (inode->synced_generation == inode->generation)
+			log_err("inode %ju, %s: its staged bytes are gone; a later change that the index no "
+			    "longer knows removed them, or the disk lost them", (uintmax_t)inode->ino, name);
 	}
 	return 0;
 }
@@ -87,7 +141,7 @@ recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec
 	int r = staging_stat(c->st, inode->ino, &st);
 
 	if (r == -ENOENT)
-		return recover_missing(c, inode, rec);
+		return missing_add(rec->missing, inode);
 	if (r < 0)
 		return r;
 	rec->open++;
@@ -114,10 +168,8 @@ recover_stored(struct core *c, const struct inode *inode, struct recovery *rec)
 	struct stat st;
 	int r = staging_stat(c->st, inode->ino, &st);
 
-	if (r == -ENOENT) {
-		rec->rehydrate++;
-		return index_mark_remote(c->ix, inode->ino, inode->generation);
-	}
+	if (r == -ENOENT)
+		return missing_add(rec->missing, inode);
 	if (r < 0)
 		return r;
 	if ((uint64_t)st.st_size == inode->size && timespec_to_ns(st.st_mtim) == inode->staged_mtime)
@@ -151,6 +203,27 @@ struct lost {
 	struct recovery *rec;
 };
 
+/* A row whose staged file has moved on to the name of a missing one. */
+static int
+follow_place(struct core *c, struct missing *m, const struct inode *inode)
+{
+	struct quiet quiet = quiet_for(c, NULL);
+	char name[INDEX_NAME_MAX + 1];
+	struct staging_place place;
+	struct index_renamed done;
+	uint64_t parent;
+	int r;
+
+	if (staging_place_read(c->st, inode->ino, &place) < 0 || place.mode == 0 ||
+	    index_place(c->ix, inode->ino, &parent, name) < 0 ||
+	    (parent == place.parent && strcmp(name, place.name) == 0))
+		return 0;
+	r = missing_yield(c, m, place.parent, place.name);
+	if (r <= 0)
+		return r;
+	return index_rename(c->ix, parent, name, place.parent, place.name, 0, &quiet, &done);
+}
+
 static int
 collect_lost(void *arg, uint64_t ino)
 {
@@ -160,6 +233,8 @@ collect_lost(void *arg, uint64_t ino)
 	int r = index_get(l->c->ix, ino, &inode);
 
 	index_ino_above(l->c->ix, ino);
+	if (r == 0 && l->rec->missing->n > 0)
+		r = follow_place(l->c, l->rec->missing, &inode);
 	if (r == 0 && inode.state == OBJECT_REMOTE) {
 		l->rec->freed++;
 		return index_work_add(l->c->ix, WORK_FREE, ino, clock_wall_ns());
@@ -221,7 +296,7 @@ lost_inode(const struct staging_place *place, uint64_t ino, const struct stat *s
 
 /* Put one back: 1 done, 0 its parent isn't there (yet). */
 static int
-restore_one(struct core *c, uint64_t ino, bool last_chance)
+restore_one(struct core *c, struct missing *missing, uint64_t ino, bool last_chance)
 {
 	struct staging_place place = { .mode = S_IFREG | 0600 };
 	struct inode inode, parent;
@@ -236,8 +311,12 @@ restore_one(struct core *c, uint64_t ino, bool last_chance)
 	if (p == 0 && place.mode == 0)
 		return staging_remove(c->st, ino) < 0 ? 0 : 1;
 	lost_inode(&place, ino, &st, &inode);
-	/* Names come back when the index is lost; beside an index that knows better they don't. */
-	if (p == 0 && index_is_new(c->ix) && index_get(c->ix, place.parent, &parent) == 0) {
+	/* Names come back when the index is lost; beside an index that knows better they don't,
+	 * unless the bytes of who has the name are gone. */
+	r = p == 0 ? missing_yield(c, missing, place.parent, place.name) : 0;
+	if (r < 0)
+		return r;
+	if (p == 0 && (r > 0 || index_is_new(c->ix)) && index_get(c->ix, place.parent, &parent) == 0) {
 		r = index_restore(c->ix, &inode, place.parent, place.name);
 		if (r == 0)
 			return 1;
@@ -267,7 +346,7 @@ restore_lost(struct core *c, struct lost *l)
 		for (i = 0; i < l->n; i++) {
 			if (l->inos[i] == 0)
 				continue;
-			r = restore_one(c, l->inos[i], !progress);
+			r = restore_one(c, l->rec->missing, l->inos[i], !progress);
 			if (r < 0)
 				return r;
 			if (r == 0)
@@ -285,8 +364,10 @@ int
 core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
     struct error *err)
 {
-	struct recovery rec = { .power_cut = end == INDEX_POWER_CUT };
+	struct missing missing = { .rows = NULL };
+	struct recovery rec = { .power_cut = end == INDEX_POWER_CUT, .missing = &missing };
 	struct lost lost = { .c = c, .rec = &rec };
+	size_t i;
 	int r;
 
 	r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
@@ -294,13 +375,18 @@ core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
 		r = recover_state(c, OBJECT_DIRTY, &rec, recover_unstored);
 	if (r >= 0 && end != INDEX_ENDED_WELL)
 		r = recover_state(c, OBJECT_STORED, &rec, recover_stored);
-	if (r >= 0 && (end != INDEX_ENDED_WELL || index_is_new(c->ix)))
+	if (r >= 0 && (end != INDEX_ENDED_WELL || index_is_new(c->ix) || missing.n > 0))
 		r = staging_scan(c->st, collect_lost, &lost);
 	if (r >= 0)
 		r = restore_lost(c, &lost);
+	for (i = 0; i < missing.n && r >= 0; i++)
+		r = missing_end(c, &missing.rows[i], &rec);
+	missing.n = 0;
 	if (r >= 0 && rec.restored > 0)
 		r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
+	free(missing.rows);
 	free(lost.inos);
+	rec.missing = NULL;
 	if (r < 0)
 		return error_set(err, r, "index and staging cache can't be brought together: %s",
 		    strerror(-r));
