@@ -184,12 +184,36 @@ static int
 probe_store(struct daemon *d, struct error *err)
 {
 	int r = backend_probe(d->stores.store[0].backend, err);
+	size_t i;
 
+	for (i = 1; i < d->stores.n; i++)
+		store_report(&d->stores.store[i], backend_probe(d->stores.store[i].backend, err), err);
 	store_report(&d->stores.store[0], r, err);
 	if (r == 0 || index_has_objects(d->index, NULL) == 0)
 		return r;
 	log_warn("degraded: cached files and writes work, but %s", error_text(err));
 	return 0;
+}
+
+/* What was being stored when we died may share its blocks with a staged file, without the index
+ * knowing: nobody may write to that before. */
+static int
+settle_begun(struct daemon *d, struct error *err)
+{
+	struct store *local = stores_find(&d->stores, "local");
+	struct object o[64];
+	uint64_t after = 0;
+	int n = 0, i, r = 0;
+
+	while (local != NULL && r == 0 && (n = index_objects_begun(d->index, after, o, 64)) > 0) {
+		for (i = 0; i < n && r == 0; i++)
+			if (strcmp(o[i].backend, "local") == 0)
+				r = backend_unshare(local->backend, o[i].key, err);
+		after = o[n - 1].id;
+	}
+	if (r == 0)
+		r = index_upload_uncertain(d->index, 0, clock_wall_ns());
+	return r;
 }
 
 static int
@@ -330,12 +354,17 @@ take_apart(struct daemon *d)
 	}
 	if (d->gone_runs)
 		(void)pthread_join(d->gone_thread, NULL);
+	if (d->fs != NULL)
+		fs_stop(d->fs);
 	processor_free(d->processor);
 	d->processor = NULL;
 	syncer_free(d->syncer);
 	fs_free(d->fs);
 	core_free(d->core);
 	stores_release(&d->stores);
+	/* A clean end says that what is staged is on the disk. */
+	if (d->staging != NULL && staging_sync_all(d->staging) < 0)
+		log_err("what is staged can't be synced");
 	staging_close_dir(d->staging);
 	index_close(d->index);
 }
@@ -427,6 +456,8 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 	}
 	if (r == 0)
 		r = probe_store(&d, &err);
+	if (r == 0)
+		r = settle_begun(&d, &err);
 	if (r == 0) {
 		code = EXIT_NOT_DONE;
 		r = make_workers(&d, &err);

@@ -108,11 +108,16 @@ static int
 set_size(struct core *c, uint64_t ino, uint64_t size)
 {
 	struct node *n = node_get(c, ino);
+	struct inode inode;
 	int r;
 
 	if (n == NULL)
 		return -ENOMEM;
-	r = truncate_staged(c, n, size);
+	r = index_get(c->ix, ino, &inode);
+	if (r == 0 && inode.state == OBJECT_REMOTE)
+		r = node_hydrate(c, &inode);
+	if (r == 0)
+		r = truncate_staged(c, n, size);
 	node_put(c, n);
 	return r;
 }

@@ -80,6 +80,9 @@ raise_locked(struct core *c, struct node *n)
 
 	if (r < 0 || inode.state == OBJECT_OPEN)
 		return r;
+	if (inode.state == OBJECT_REMOTE)
+		return log_errno(-EIO, "inode %ju: it is to change, but its bytes aren't here",
+		    (uintmax_t)n->ino);
 	if (inode.object != 0 && index_object_get(c->ix, inode.object, &object) == 0 && object.linked)
 		return -EAGAIN;
 	r = index_mark_open(c->ix, n->ino, &was, &inode);
@@ -94,6 +97,11 @@ raise_locked(struct core *c, struct node *n)
 			return r;
 	}
 	n->changed = was.state != OBJECT_STORED;
+	if (was.mtime != was.staged_mtime) {
+		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(was.mtime) };
+
+		(void)staging_set_times(c->st, n->ino, times);
+	}
 	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
 		stat_to_staged(&st, &n->flushed);
 		n->base_ctime = n->flushed.ctime;
@@ -160,6 +168,7 @@ node_flush(struct core *c, struct node *n, bool force)
 	if (r < 0)
 		return r;
 	n->queued = true;
+	n->change = index_changes(c->ix);
 	place_update(c, n->ino);
 	/* Writing the place moved the staged ctime: that is ours. */
 	if (staging_stat(c->st, n->ino, &st) == 0)
@@ -218,8 +227,8 @@ core_open_blocks(struct core *c, uint64_t ino, int flags)
 }
 
 /* Fetch the bytes of a file that is only in the backend into a new staged file. */
-static int
-hydrate(struct core *c, const struct inode *inode)
+int
+node_hydrate(struct core *c, const struct inode *inode)
 {
 	struct object object;
 	struct error err = { 0 };
@@ -237,12 +246,16 @@ hydrate(struct core *c, const struct inode *inode)
 		    error_text(&err));
 		r = r == -ENOSPC ? r : -EIO;
 	}
-	if (r == 0)
+	if (r == 0) {
+		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(inode->mtime) };
+
+		(void)futimens(fd, times);
 		r = staging_adopt(c->st, fd, inode->ino);
+	}
 	if (r == -EEXIST)
 		r = 0;
 	if (r == 0)
-		r = fstat(fd, &st) < 0 ? -errno : 0;
+		r = staging_stat(c->st, inode->ino, &st);
 	(void)close(fd);
 	if (r == 0)
 		r = index_mark_whole(c->ix, inode->ino, inode->generation, timespec_to_ns(st.st_mtim));
@@ -280,7 +293,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	if (r == 0 && !S_ISREG(inode.mode))
 		r = S_ISDIR(inode.mode) ? -EISDIR : -ENXIO;
 	if (r == 0 && inode.state == OBJECT_REMOTE)
-		r = hydrate(c, &inode);
+		r = node_hydrate(c, &inode);
 	if (r == 0) {
 		if (wants_write(flags)) {
 			r = node_raise(c, n);
@@ -333,11 +346,16 @@ static int
 sync_row(struct core *c, struct node *n, bool writer)
 {
 	uint64_t generation, change;
+	struct inode row;
 	int r = 0;
 
 	node_lock(c, n);
 	generation = atomic_load(&n->generation);
 	change = n->change;
+	/* A reader's fsync covers what others wrote and closed. */
+	if (!writer && n->synced_generation != generation)
+		writer = index_get(c->ix, n->ino, &row) == 0 && row.synced_generation != generation &&
+		    (row.state == OBJECT_OPEN || row.state == OBJECT_DIRTY);
 	if (writer && n->synced_generation != generation) {
 		r = sync_name(c, n);
 		if (r == 0)

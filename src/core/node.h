@@ -67,6 +67,8 @@ int node_load(struct core *c, struct node *n, struct inode *ret_inode);
 /* A writer is about to change the bytes: generation rule.  Returns with the node locked (also
  * on failure); may sync, and wait for a link to be broken. */
 int node_raise(struct core *c, struct node *n);
+/* The bytes of a REMOTE inode into the staging cache; may take long. */
+int node_hydrate(struct core *c, const struct inode *inode);
 /* Remember what the staged file looks like; queue the upload.  Node locked. */
 int node_flush(struct core *c, struct node *n, bool force);
 

@@ -9,7 +9,8 @@
  *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
  *  any                          missing, but another one has its place: that takes the name
  *  OPEN, DIRTY, no object       missing                   row dropped
- *  STORED                       differs (unclean)         DIRTY with a new generation
+ *  STORED                       differs, power cut        REMOTE: the object is the truth
+ *  STORED                       differs, else             OPEN with a new generation
  *  STORED                       missing                   REMOTE
  *  none, the index is new       exists                    restored by its place, or lost+found
  *  none                         exists                    lost+found
@@ -151,6 +152,8 @@ recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec
 		r = differs ? index_mark_open(c->ix, inode->ino, &was, &row) : 0;
 	if (r == 0 && (inode->state == OBJECT_OPEN || differs))
 		r = queue_upload(c, inode, &st);
+	if (r == 0 && (inode->flags & INODE_TORN) != 0)
+		r = index_mark_torn(c->ix, inode->ino);
 	if (r == 0 && rec->power_cut && differs && inode->synced_generation != inode->generation &&
 	    inode->staged_mtime != 0) {
 		rec->torn++;
@@ -174,6 +177,13 @@ recover_stored(struct core *c, const struct inode *inode, struct recovery *rec)
 		return r;
 	if ((uint64_t)st.st_size == inode->size && timespec_to_ns(st.st_mtim) == inode->staged_mtime)
 		return 0;
+	if (rec->power_cut) {
+		/* Leaving STORED is synced before a byte can change: the object is the truth, and what
+		 * is here never reached the disk whole. */
+		rec->rehydrate++;
+		r = staging_remove(c->st, inode->ino);
+		return r < 0 ? r : index_mark_remote(c->ix, inode->ino, inode->generation);
+	}
 	r = index_mark_open(c->ix, inode->ino, &was, &row);
 	return r < 0 ? r : queue_upload(c, inode, &st);
 }
@@ -308,8 +318,10 @@ restore_one(struct core *c, struct missing *missing, uint64_t ino, bool last_cha
 	if (r < 0)
 		return r;
 	p = staging_place_read(c->st, ino, &place);
-	if (p == 0 && place.mode == 0)
-		return staging_remove(c->st, ino) < 0 ? 0 : 1;
+	if (p == 0 && place.mode == 0) {
+		r = staging_remove(c->st, ino);
+		return r < 0 ? r : 1;
+	}
 	lost_inode(&place, ino, &st, &inode);
 	/* Names come back when the index is lost; beside an index that knows better they don't,
 	 * unless the bytes of who has the name are gone. */

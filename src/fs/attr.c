@@ -171,10 +171,47 @@ op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		free(buf);
 }
 
+struct slow_setxattr {
+	fuse_req_t req;
+	fuse_ino_t ino;
+	size_t size;
+	char text[];			/* name, NUL, value */
+};
+
+static void
+slow_setxattr_run(void *arg)
+{
+	struct slow_setxattr *s = arg;
+
+	reply(s->req, core_setxattr(req_core(s->req), s->ino, s->text, s->text + strlen(s->text) + 1,
+	    s->size, 0));
+	free(s);
+}
+
+/* user.tbfs.sync waits for the store. */
+static bool
+setxattr_later(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size)
+{
+	size_t len = strlen(name) + 1;
+	struct slow_setxattr *s = malloc(sizeof(*s) + len + size);
+
+	if (s == NULL)
+		return false;
+	*s = (struct slow_setxattr){ req, ino, size };
+	memcpy(s->text, name, len);
+	memcpy(s->text + len, value, size);
+	if (jobq_put(req_fs(req)->slow, slow_setxattr_run, s) == 0)
+		return true;
+	free(s);
+	return false;
+}
+
 void
 op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
     int flags)
 {
+	if (strncmp(name, "user.tbfs.", 10) == 0 && setxattr_later(req, ino, name, value, size))
+		return;
 	reply(req, core_setxattr(req_core(req), ino, name, value, size, flags));
 }
 

@@ -25,6 +25,8 @@ int fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs
 void fs_wait(struct fs *fs);
 /* Detach the mountpoint; requests under way are still answered. `lazy`: also when in use. */
 int fs_unmount(struct fs *fs, bool lazy);
+/* After fs_wait(): no request is under way any more. */
+void fs_stop(struct fs *fs);
 void fs_free(struct fs *fs);
 
 /* The kernel's copies are stale; any thread, no lock held; done later by the notifier. */

@@ -215,6 +215,14 @@ fs_unmount(struct fs *fs, bool lazy)
 }
 
 void
+fs_stop(struct fs *fs)
+{
+	fs_wait(fs);
+	jobq_free(fs->slow);
+	fs->slow = NULL;
+}
+
+void
 fs_free(struct fs *fs)
 {
 	if (fs == NULL)

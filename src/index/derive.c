@@ -178,7 +178,7 @@ index_derive_below(struct index *ix, uint64_t dir, int64_t due)
 	    " SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino)"
 	    " INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 	    " SELECT 6, i.ino, ?, ?, 0, 0, '' FROM tree t JOIN inode i ON i.ino=t.ino"
-	    " WHERE i.state IN (2,3,4) AND i.flags&1=0"
+	    " WHERE i.state IN (2,3) AND i.flags&1=0"
 	    " ON CONFLICT(kind,id) DO UPDATE SET due=min(due,excluded.due)", "iii", (int64_t)dir,
 	    clock_wall_ns(), due);
 	return db_end(ix, r);

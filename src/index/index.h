@@ -189,7 +189,8 @@ int index_xattr_remove(struct index *ix, uint64_t ino, const char *name, int64_t
 
 /* ---- the life of a file (life.c) ---- */
 
-/* Something may change the bytes: generation + 1, state OPEN.  *ret_was is the row before.
+/* Something may change the bytes: generation + 1, state OPEN.  *ret_was is the row before; the
+ * caller gives the staged file the row's mtime, which it owns from now on.
  * When that was STORED or REMOTE the caller must index_sync() before the bytes can change. */
 int index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct inode *ret_inode);
 
@@ -250,6 +251,9 @@ int index_work_due(struct index *ix, enum work_kind kind, int64_t now, struct wo
 int index_work_next(struct index *ix, enum work_kind kind, int64_t *ret_due);
 int index_work_done(struct index *ix, enum work_kind kind, uint64_t id);
 int index_work_done_many(struct index *ix, const struct work *work, size_t n);
+/* The upload of a file that is stored, or gone, is not needed; of any other it stays. */
+int index_upload_needless(struct index *ix, uint64_t ino);
+int index_upload_all(struct index *ix);
 int index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due);
 int index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
     const char *error);
@@ -320,6 +324,9 @@ int index_upload_undo(struct index *ix, uint64_t object);
 
 /* Is anything stored (in this backend; NULL: in any)?  1, 0 or -errno. */
 int index_has_objects(struct index *ix, const char *backend);
+/* A put ended without an answer (object 0: whatever was under way when we died): until it is
+ * settled, count from now. */
+int index_upload_uncertain(struct index *ix, uint64_t object, int64_t now);
 int index_object_get(struct index *ix, uint64_t id, struct object *ret_object);
 
 struct move {

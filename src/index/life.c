@@ -25,12 +25,13 @@ index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct in
 	if (r == 0 && i.state == OBJECT_NONE)
 		r = -EINVAL;
 	if (r == 0)
-		r = db_run(db, "UPDATE inode SET state=1, generation=generation+1 WHERE ino=?", "i",
-		    (int64_t)ino);
+		r = db_run(db, "UPDATE inode SET state=1, generation=generation+1, staged_mtime=mtime"
+		    " WHERE ino=?", "i", (int64_t)ino);
 	r = db_end(ix, r);
 	if (r < 0)
 		return r;
 	*ret_was = i;
+	i.staged_mtime = i.mtime;
 	i.state = OBJECT_OPEN;
 	i.generation++;
 	*ret_inode = i;
@@ -62,7 +63,9 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 		return r;
 	r = inode_load(db, ino, &i);
 	if (r == 0) {
-		i.flags &= ~(uint32_t)INODE_TORN;
+		/* Who writes it anew makes it whole; who only looks doesn't. */
+		if (st->mtime != i.staged_mtime || st->size != i.size)
+			i.flags &= ~(uint32_t)INODE_TORN;
 		r = flushed(db, &i, st);
 	}
 	if (r == 0 && i.nlink > 0)
@@ -93,6 +96,9 @@ unchanged(struct db *db, struct inode *i)
 
 	if (r == 0)
 		r = work_done(db, WORK_UPLOAD, i->ino);
+	/* It may have been renamed while it was open. */
+	if (r == 0)
+		r = work_add(db, WORK_RELOCATE, i->ino, clock_wall_ns());
 	return r;
 }
 
@@ -172,8 +178,12 @@ index_mark_lost(struct index *ix, uint64_t ino)
 		return r;
 	r = db_run(db, "UPDATE inode SET state=4, flags=flags|2,"
 	    " size=(SELECT o.size FROM object o WHERE o.id=inode.object),"
-	    " generation=(SELECT o.generation FROM object o WHERE o.id=inode.object)"
-	    " WHERE ino=? AND object<>0", "i", (int64_t)ino);
+	    " generation=generation+1 WHERE ino=? AND object<>0", "i", (int64_t)ino);
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET generation=(SELECT generation FROM inode WHERE ino=?1)"
+		    " WHERE id=(SELECT object FROM inode WHERE ino=?1)", "i", (int64_t)ino);
+	if (r == 0)
+		r = db_run(db, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino);
 	if (r == 0)
 		r = work_done(db, WORK_UPLOAD, ino);
 	return db_end(ix, r);

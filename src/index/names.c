@@ -344,6 +344,9 @@ index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
 		r = dentry_delete(db, id);
 	if (r == 0)
 		r = inode_unlinked(db, &inode, now);
+	/* It lives on under another name: so must its object. */
+	if (r == 0 && inode.nlink > 0 && inode.object != 0)
+		r = work_add(db, WORK_RELOCATE, inode.ino, now);
 	if (r == 0)
 		r = parent_touch(db, parent, 0, now, (inode.flags & INODE_DERIVED) != 0);
 	r = db_end(ix, r);
@@ -433,6 +436,8 @@ rename_replace(struct db *db, const struct inode *src, struct inode *dst, int64_
 		r = dentry_delete(db, dst_id);
 	if (r == 0)
 		r = inode_unlinked(db, dst, now);
+	if (r == 0 && !S_ISDIR(dst->mode) && dst->nlink > 0 && dst->object != 0)
+		r = work_add(db, WORK_RELOCATE, dst->ino, now);
 	return r;
 }
 

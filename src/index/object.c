@@ -363,6 +363,17 @@ index_upload_undo(struct index *ix, uint64_t object)
 	return db_end(ix, r == -ENOENT ? 0 : r);
 }
 
+int
+index_upload_uncertain(struct index *ix, uint64_t object, int64_t now)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "UPDATE object SET begun=? WHERE put_generation<>0"
+	    " AND (id=? OR ?=0)", "iii", now, (int64_t)object, (int64_t)object));
+}
+
 /* ---- relocate ---- */
 
 /* Does the owner of the key want the one we have?  Then one of us must step aside. */
@@ -402,8 +413,14 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
 		r = -EALREADY;
 	if (r == 0)
 		r = object_load(db, m.inode.object, &m.from);
-	if (r == 0 && strcmp(m.from.key, key) == 0)
-		r = -EALREADY;
+	if (r == 0 && strcmp(m.from.key, key) == 0) {
+		/* It is where it belongs; what an earlier move had begun elsewhere goes. */
+		r = inode_point(db, &m.inode, m.inode.object, now);
+		if (r == 0)
+			r = work_done(db, WORK_RELOCATE, ino);
+		r = db_end(ix, r);
+		return r < 0 ? r : -EALREADY;
+	}
 	if (r == 0 && (m.from.put_generation != 0 || m.from.status != OBJECT_KEPT ||
 	    (m.inode.state != OBJECT_STORED && m.inode.state != OBJECT_REMOTE)))
 		r = -ESTALE;

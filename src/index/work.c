@@ -40,6 +40,32 @@ work_done(struct db *db, int kind, uint64_t id)
 	return db_run(db, "DELETE FROM work WHERE kind=? AND id=?", "ii", (int64_t)kind, (int64_t)id);
 }
 
+/* Whoever thinks that a file needs no upload may be late: it was opened again since. */
+int
+index_upload_needless(struct index *ix, uint64_t ino)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=1 AND id=?1 AND NOT EXISTS"
+	    " (SELECT 1 FROM inode WHERE ino=?1 AND state IN (1,2) AND nlink>0)", "i", (int64_t)ino));
+}
+
+/* Every file that isn't stored has its work row. */
+int
+index_upload_all(struct index *ix)
+{
+	int64_t now = clock_wall_ns();
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "INSERT OR IGNORE INTO work(kind,id,since,due,attempts,"
+	    "stuck,error) SELECT 1, ino, ?, ?, 0, 0, '' FROM inode WHERE state IN (1,2) AND nlink>0",
+	    "ii", now, now));
+}
+
 int
 index_work_add(struct index *ix, enum work_kind kind, uint64_t id, int64_t due)
 {

@@ -196,8 +196,13 @@ derive(struct derive *d)
 	struct error err = { 0 };
 	int fd = core_open_generation(p->core, d->node, d->inode.generation), r;
 
-	if (fd < 0) {
+	if (fd == -EBUSY || fd == -ESTALE) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS);
+		return;
+	}
+	if (fd < 0) {
+		(void)index_work_failed(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns(), true,
+		    "its staged bytes can't be opened");
 		return;
 	}
 	r = extract_pool_run(p->pool, fd, d->inode.size, d->keep->rest, derive_cancelled, d, &res, &err);

@@ -185,6 +185,12 @@ staging_sync_name(struct staging *st, uint64_t ino)
 }
 
 int
+staging_sync_all(struct staging *st)
+{
+	return syncfs(st->dirfd) < 0 ? -errno : 0;
+}
+
+int
 staging_scratch(struct staging *st)
 {
 	int fd = openat(st->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

@@ -43,6 +43,8 @@ int staging_set_times(struct staging *st, uint64_t ino, const struct timespec ti
 /* A staged file's name survives a power cut. */
 int staging_sync_name(struct staging *st, uint64_t ino);
 
+int staging_sync_all(struct staging *st);	/* syncfs of the staging disk */
+
 /* Put a file whose bytes were made elsewhere (O_TMPFILE from staging_scratch()) in place. */
 int staging_scratch(struct staging *st);
 int staging_adopt(struct staging *st, int fd, uint64_t ino);

@@ -27,6 +27,7 @@ struct syncer {
 	struct lock lock;		/* RANK_QUEUE: all below */
 	pthread_cond_t changed;
 	bool stop, woken;
+	_Atomic bool stopping;		/* what is under way ends, what waits isn't begun */
 	_Atomic int64_t planned;	/* wall clock ns of the scheduler's next look */
 	struct flight flights[IN_FLIGHT_MAX];	/* id 0: free */
 	size_t n_flights;

@@ -85,9 +85,9 @@ relocate_run(struct syncer *s, uint64_t ino, unsigned attempts)
 	} else if (r == -EBUSY) {
 		(void)index_work_failed(s->ix, WORK_RELOCATE, ino, clock_wall_ns() + WAIT_NS, false,
 		    "waits for its key");
-	} else if (r == -EALREADY || r == -ENOENT || r == -EINVAL) {
+	} else if (r == -ENOENT || r == -EINVAL) {
 		(void)index_work_done(s->ix, WORK_RELOCATE, ino);
-	} else {
+	} else if (r != -EALREADY) {
 		(void)error_set(&err, r, "it can't be claimed: %s", strerror(-r));
 		relocate_failed(s, ino, attempts, &err);
 	}

@@ -49,7 +49,7 @@ flight_run(void *arg)
 	struct flight *f = arg;
 	struct syncer *s = f->s;
 
-	switch (f->kind) {
+	switch (atomic_load(&s->stopping) ? WORK_FREE : f->kind) {
 	case WORK_UPLOAD:
 		upload_run(s, f->id, f->attempts);
 		break;
@@ -59,8 +59,10 @@ flight_run(void *arg)
 	case WORK_REMOVE:
 		remove_run(s, f->id, f->attempts);
 		break;
-	default:
+	case WORK_EXPAND:
 		(void)index_expand(s->ix, f->id, clock_wall_ns());
+		break;
+	default:
 		break;
 	}
 	lock_take(&s->lock);
@@ -207,6 +209,7 @@ syncer_free(struct syncer *s)
 {
 	if (s == NULL)
 		return;
+	atomic_store(&s->stopping, true);
 	lock_take(&s->lock);
 	s->stop = true;
 	(void)pthread_cond_broadcast(&s->changed);
@@ -274,8 +277,10 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 	int64_t begun = clock_mono_ns();
 	struct drain_look l;
 	bool first = true;
-	int r = 0;
+	int r = index_upload_all(s->ix);
 
+	if (r < 0)
+		return r;
 	for (;; first = false) {
 		drain_look(s, dir, &l);
 		/* close() returns before the kernel releases the file: give it a moment. */

@@ -48,7 +48,7 @@ object_from_tag(struct object *o, const struct backend_tag *tag)
 static bool
 is_final(int r)
 {
-	return r == -EINVAL || r == -EFBIG || r == -ENOTSUP;
+	return r == -EINVAL || r == -EFBIG || r == -ENOTSUP || r == -ENOENT;
 }
 
 static void
@@ -78,7 +78,7 @@ upload_cancelled(void *arg)
 {
 	const struct upload_job *j = arg;
 
-	return !core_is_current(j->node, j->up.inode.generation);
+	return !core_is_current(j->node, j->up.inode.generation) || atomic_load(&j->s->stopping);
 }
 
 /* An older generation may be at the key, or on its way there.  0: it is settled, claim again;
@@ -151,8 +151,11 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 
 	store_report(j->store, r, err);
 	/* Cancelled or refused: nothing is under the key.  Otherwise that isn't known. */
-	if (r == -ECANCELED || r == -EACCES || r == -ENODEV || r == -ENOSPC || is_final(r))
+	if (j->up.unsettled == 0 && (r == -ECANCELED || r == -EACCES || r == -ENODEV || r == -ENOSPC ||
+	    is_final(r)))
 		(void)index_upload_undo(s->ix, j->up.object.id);
+	else
+		(void)index_upload_uncertain(s->ix, j->up.object.id, clock_wall_ns());
 	if (r == -ECANCELED)
 		(void)index_work_defer(s->ix, WORK_UPLOAD, j->up.inode.ino,
 		    clock_wall_ns() + BUSY_WAIT_NS);
@@ -171,9 +174,15 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 
 	j->fd = core_open_generation(j->s->core, j->node, generation);
 	if (j->fd < 0) {
-		(void)index_upload_undo(j->s->ix, j->up.object.id);
-		(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
-		    clock_wall_ns() + BUSY_WAIT_NS);
+		if (j->up.unsettled == 0)
+			(void)index_upload_undo(j->s->ix, j->up.object.id);
+		if (j->fd == -EBUSY || j->fd == -ESTALE) {
+			(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
+			    clock_wall_ns() + BUSY_WAIT_NS);
+			return;
+		}
+		(void)error_set(&err, j->fd, "its staged file can't be opened: %s", strerror(-j->fd));
+		upload_failed(j->s, j->up.inode.ino, attempts, j->fd, &err);
 		return;
 	}
 	r = link ? core_link_begin(j->s->core, j->node, generation) : 0;
@@ -186,9 +195,13 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 	if (r == 0) {
 		store_report(j->store, 0, NULL);
 		r = index_upload_done(j->s->ix, &j->up, &stored, clock_wall_ns());
-		if (r < 0)
-			(void)log_errno(r, "inode %ju: its upload can't be recorded",
-			    (uintmax_t)j->up.inode.ino);
+		if (r < 0) {
+			/* Nobody would know of the link: break it while nobody can write. */
+			if (stored.linked)
+				(void)backend_unshare(j->store->backend, j->up.object.key, NULL);
+			(void)error_set(&err, r, "its upload can't be recorded: %s", strerror(-r));
+			upload_failed(j->s, j->up.inode.ino, attempts, r, &err);
+		}
 	} else {
 		upload_ended(j, r, attempts, &err);
 	}
@@ -226,19 +239,22 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 		    core_get_options(s->core)->quiet_period + BUSY_WAIT_NS / 10);
 		return;
 	}
-	if (r == -ENOENT || (r == 0 && (inode.state != OBJECT_DIRTY || inode.nlink == 0))) {
-		(void)index_work_done(s->ix, WORK_UPLOAD, ino);
+	if ((r == -ENOENT && index_get(s->ix, ino, &inode) == -ENOENT) ||
+	    (r == 0 && (inode.state != OBJECT_DIRTY || inode.nlink == 0))) {
+		(void)index_upload_needless(s->ix, ino);
 		return;
 	}
+	if (r == -ENOENT)
+		(void)error_set(&err, r, "its staged file is missing");
 	if (r == 0)
 		r = check(s, &inode, &err);
 	if (r == 0)
 		r = core_natural_key(s->core, ino, &key);
 	if (r == -EINVAL && err.text[0] == '\0')
 		r = index_path(s->ix, ino, &path);
-	if (r == -ENOENT) {
+	if (r == -ENOENT && err.text[0] == '\0') {
 		/* Its last name went this moment. */
-		(void)index_work_done(s->ix, WORK_UPLOAD, ino);
+		(void)index_upload_needless(s->ix, ino);
 		return;
 	}
 	if (r < 0) {
