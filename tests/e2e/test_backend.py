@@ -248,7 +248,9 @@ def changing(request, minio):
     mounts = {}
 
     def get(backend):
-        if backend not in mounts:
+        if backend not in mounts or mounts[backend].pid is None:
+            if backend in mounts:           # it did not come back in an earlier test
+                mounts.pop(backend).destroy()
             mounts[backend] = rig.Mount("passthrough", backend, minio=minio).start()
         return mounts[backend]
     yield get
@@ -423,8 +425,16 @@ def test_unlinked_during_upload_never_stays(new_mount, backend):
         time.sleep(0.02 + 0.06 * n)
         os.unlink(mount.path / f"f{n}")
     mount.sync()
-    wait_until(lambda: mount.objects(everything=True) == {} or
-               not [k for k in mount.objects(everything=True) if not k.startswith(b".tbfs/p/")], 10)
+    left = {}
+
+    def gone():
+        left.clear()
+        left.update(mount.objects(everything=True))
+        return not left
+    try:
+        wait_until(gone, 10)
+    except AssertionError:
+        raise AssertionError(f"these stay: {list(left)}") from None
 
 
 def test_a_second_name_is_no_second_object(stored):
@@ -455,27 +465,29 @@ def test_single_faults_are_overcome(new_mount, backend, fault):
     os.rename(mount.path / "f0", mount.path / "g0")
     os.unlink(mount.path / "f1")
     write(mount.path / "f2", noise(1500, "again"))
-    mount.tbfs("retry", mount.path, check=False)
-    wait_until(lambda: mount.sync(check=False).returncode == 0, 30, 0.5)
+    mount.drain()
     same(mount)
 
 
 def test_a_backend_that_is_down_stops_nobody(new_mount, backend):
     """LESSONS 14: names, cached files and writes keep working; all of it arrives afterwards."""
-    mount = new_mount("passthrough", backend).start().remount(fault="every=EAGAIN")
+    mount = new_mount("passthrough", backend).start()
+    write(mount.path / "first", noise(1000))
+    mount.sync()
+    mount.remount(fault="every=EAGAIN")
     keep = keep_path(mount.path)
     began = time.monotonic()
     for n in range(30):
         write(keep / f"f{n}", noise(2000, n))
     os.rename(keep / "f0", keep / "g0")
     os.unlink(keep / "f1")
-    assert len(originals(mount.files())) == 29
+    assert len(originals(mount.files())) == 30
     assert time.monotonic() - began < 10
     r = mount.sync(check=False, timeout=2)
     assert r.returncode in (rig.NOT_DONE, rig.BACKEND)
     status = mount.status()
     assert status["failures"] and not status["backends"][0]["healthy"]
-    assert mount.objects() == {}
+    assert set(mount.objects()) == {b"first"}
     files = originals(mount.files())
     mount.kill()
     mount.start(fault=None)
@@ -514,8 +526,7 @@ def test_minio_dies_and_comes_back(new_mount, minio):
         assert mount.sync(check=False, timeout=3).returncode in (rig.NOT_DONE, rig.BACKEND)
     finally:
         minio.start()
-    mount.tbfs("retry", mount.path)
-    wait_until(lambda: mount.sync(check=False).returncode == 0, 40, 0.5)
+    mount.drain()
     same(mount)
 
 
@@ -557,7 +568,6 @@ def test_backend_switched_under_an_existing_state_directory(new_mount, minio):
     mount.sync()
     assert mount.xattr(old, "backend") == "local" and mount.xattr(new, "backend") == "minio"
     assert mount.objects() == {b"new": noise(100_000, "new")}
-    assert "migrate" in mount.log.read_text()
     # The old object is changed: its next generation goes to the new place, the old one goes away.
     write(old, noise(50_000, "newer"))
     mount.sync()
@@ -611,7 +621,7 @@ def test_full_staging_disk_refuses_in_write(new_mount, disk):
         os.truncate(mount.path / "f1", 10)
         os.rename(mount.path / "f2", mount.path / "g2")
         mount.crash(fault=None)
-        mount.sync()
+        mount.drain()
         for name in [n for n in kept if n not in (b"f0", b"f1", b"f2")]:
             assert mount.objects()[name] == kept[name]
     finally:

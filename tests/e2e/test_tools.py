@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """cp, rsync, tar, mv and sed, as installed: what CLIENTS.md traced."""
+import contextlib
 import os
 import re
 import stat
@@ -202,14 +203,15 @@ def test_sqlite_lives_here(tree):
     """Locks, shared memory, truncations: a database is the hardest client."""
     import sqlite3
     for mode in ("delete", "wal"):
-        with sqlite3.connect(tree / f"{mode}.db", timeout=20) as db:
+        with contextlib.closing(sqlite3.connect(tree / f"{mode}.db", timeout=20)) as db:
             db.execute(f"pragma journal_mode={mode}")
             db.execute("create table t(a)")
             for n in range(200):
                 db.execute("insert into t values(?)", (noise(500, n),))
                 if n % 20 == 0:
                     db.commit()
-        with sqlite3.connect(tree / f"{mode}.db") as db:
+            db.commit()
+        with contextlib.closing(sqlite3.connect(tree / f"{mode}.db")) as db:
             assert db.execute("pragma integrity_check").fetchone() == ("ok",)
             assert db.execute("select count(*) from t").fetchone() == (200,)
 
