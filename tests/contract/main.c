@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * One contract, every backend: `backend_contract [KIND…]`.
+ * One contract, every backend: `test-backend [KIND…]`.
  *
  * Without arguments all kinds are tried: local, local-link (objects are hard
  * links of what was put), fault (the injecting wrapper over local) and s3.  s3
