@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * How fast do objects reach a server?  `bench_put ours|plain COUNT SIZE [THREADS]`
+ * How fast do objects reach a server?  `bench_put ours|signed|plain COUNT SIZE [THREADS]`
  *
  * ours: backend_put() of COUNT files of SIZE bytes on THREADS (16) threads.
  * plain: the same files and threads with nothing but libcurl: one kept connection a
  * thread, one PUT a file to a presigned URL whose payload isn't signed, no checksum,
  * no metadata, and the file sent as it is read.  That is the least a client
  * can do, so ours / plain is what tbfs's promises cost.
+ *
+ * signed: plain, but the file is read into memory, hashed and its hash signed, as
+ * clients of S3 over http do (curl --aws-sigv4, boto3).
  *
  * The server comes from TBFS_TEST_S3_*, as for the contract tests:
  *	tests/contract/with-server minio .build/bench_put ours 500 3000000
@@ -29,7 +32,7 @@
 enum { THREADS_MAX = 256 };
 
 static struct {
-	bool plain;
+	bool plain, hash;
 	unsigned count, threads;
 	size_t size;
 	char dir[64];
@@ -146,6 +149,62 @@ put_plain(CURL *c, unsigned i, int fd)
 	return status == 200;
 }
 
+static bool
+put_signed(CURL *c, unsigned i, int fd)
+{
+	struct s3_identity id = { .access_key = bench.access_key, .secret_key = bench.secret_key,
+		.region = "us-east-1", .service = "s3" };
+	char path[128], date[S3_DATE_LEN], hex[2 * SHA256_LEN + 1], line[512];
+	struct s3_pair pairs[] = { { "host", strstr(bench.endpoint, "://") + 3 },
+		{ "x-amz-content-sha256", hex }, { "x-amz-date", date } };
+	struct s3_to_sign what = { .method = "PUT", .path = path, .headers = pairs, .header_count = 3,
+		.payload_hash = hex };
+	CLEANUP_STRBUF struct strbuf text = STRBUF_INIT;
+	struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
+	char *buf = malloc(bench.size);
+	uint8_t sum[SHA256_LEN];
+	long status = 0;
+	FILE *body;
+
+	if (buf == NULL || read_full(fd, buf, bench.size) != (ssize_t)bench.size)
+		abort();
+	sha256(buf, bench.size, sum);
+	hex_encode(sum, SHA256_LEN, hex);
+	(void)snprintf(path, sizeof(path), "/%s/bench/signed/%03u/%u.jpg", bench.bucket, i / 100, i);
+	s3_date(time(NULL), date);
+	s3_sign_header(&text, &id, &what, time(NULL));
+	(void)snprintf(line, sizeof(line), "authorization: %s", text.data);
+	headers = curl_slist_append(headers, line);
+	(void)snprintf(line, sizeof(line), "x-amz-content-sha256: %s", hex);
+	headers = curl_slist_append(headers, line);
+	(void)snprintf(line, sizeof(line), "x-amz-date: %s", date);
+	headers = curl_slist_append(headers, line);
+	strbuf_reset(&text);
+	strbuf_addf(&text, "%s%s", bench.endpoint, path);
+	body = fmemopen(buf, bench.size, "r");
+	curl_easy_setopt(c, CURLOPT_URL, text.data);
+	curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
+	curl_easy_setopt(c, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)bench.size);
+	curl_easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
+	curl_easy_setopt(c, CURLOPT_READDATA, body);
+	curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, drop);
+	curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
+	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+	if (curl_easy_perform(c) == CURLE_OK)
+		(void)curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
+	(void)fclose(body);
+	curl_slist_free_all(headers);
+	free(buf);
+	return status == 200;
+}
+
+static bool
+put_one(CURL *c, unsigned i, int fd)
+{
+	return !bench.plain ? put_ours(i, fd) : bench.hash ? put_signed(c, i, fd) : put_plain(c, i, fd);
+}
+
 static void *
 bench_run(void *arg)
 {
@@ -160,7 +219,7 @@ bench_run(void *arg)
 	while ((i = bench.next++) < bench.count) {
 		int fd = open_file(i);
 
-		if (fd < 0 || !(bench.plain ? put_plain(c, i, fd) : put_ours(i, fd)))
+		if (fd < 0 || !put_one(c, i, fd))
 			bench.failed++;
 		(void)close(fd);
 	}
@@ -196,10 +255,11 @@ main(int argc, char **argv)
 	unsigned i;
 
 	if (argc < 4) {
-		fprintf(stderr, "usage: bench_put ours|plain COUNT SIZE [THREADS]\n");
+		fprintf(stderr, "usage: bench_put ours|signed|plain COUNT SIZE [THREADS]\n");
 		return 2;
 	}
-	bench.plain = strcmp(argv[1], "plain") == 0;
+	bench.hash = strcmp(argv[1], "signed") == 0;
+	bench.plain = bench.hash || strcmp(argv[1], "plain") == 0;
 	bench.count = (unsigned)atoi(argv[2]);
 	bench.size = (size_t)atol(argv[3]);
 	bench.threads = argc > 4 ? (unsigned)atoi(argv[4]) : 16;

@@ -26,6 +26,8 @@ struct s3 {
 	unsigned timeout, retries, part_workers;
 	uint64_t part_size;		/* single PUT up to this; parts at least as large.  Tests lower it. */
 	uint64_t copy_limit;		/* CopyObject up to this, in parts above */
+	bool is_aws;
+	_Atomic bool checks_sums;	/* it answered a PUT with our own checksum: see s3_payload() */
 	struct s3_http *http;
 };
 
@@ -105,6 +107,13 @@ int s3_confirm(struct s3 *s, const char *key, const char *etag, struct backend_t
 /* Mark a refusal that means "the bytes changed between hashing and sending". */
 int s3_bytes_changed(const struct s3_reply *reply, const struct object_put *put, const char *key,
     int r, struct error *err);
+
+/* What to sign as the payload of bytes that go with x-amz-checksum-sha256.  `hex` is their hash. */
+const char *s3_payload(const struct s3 *s, const char *hex);
+/* Compare the checksum that the answer repeats with ours: 1 if it is, 0 if the answer has none (and
+ * the payload was signed), -EIO if it is another, -EAGAIN if nothing vouches for the bytes. */
+int s3_check_sum(struct s3 *s, const struct s3_request *req, const struct s3_reply *reply,
+    const char *base64, struct error *err);
 
 void s3_base64(const uint8_t sum[SHA256_LEN], char ret_text[S3_BASE64_SHA256]);
 /* An ETag header or element without its quotes. */

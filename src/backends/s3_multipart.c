@@ -144,20 +144,22 @@ send_bytes(struct upload *up, unsigned i, const struct s3_pair *query, struct s3
     struct error *err)
 {
 	struct part *p = &up->parts[i];
-	char hex[S3_HEX_SHA256], base64[S3_BASE64_SHA256], answered[64];
+	char hex[S3_HEX_SHA256], base64[S3_BASE64_SHA256];
 	struct s3_pair headers[] = { { "x-amz-checksum-sha256", base64 } };
 	struct s3_request req = { .method = "PUT", .key = up->key, .query = query, .query_count = 2,
-		.headers = headers, .header_count = 1, .payload_hash = hex, .body_fd = up->put->fd,
+		.headers = headers, .header_count = 1, .body_fd = up->put->fd,
 		.body_off = i * up->part_size, .body_len = part_length(up, i), .cancelled = is_cancelled,
 		.cancelled_arg = up };
 	int r;
 
 	hex_encode(p->sum, SHA256_LEN, hex);
 	s3_base64(p->sum, base64);
+	req.payload_hash = s3_payload(up->s, hex);
 	r = s3_bytes_changed(reply, up->put, up->key, s3_send(up->s, &req, reply, err), err);
-	if (r == 0 && s3_http_header(&reply->http, "x-amz-checksum-sha256", answered, sizeof(answered)) &&
-	    strcmp(answered, base64) != 0)
-		r = error_set(err, -EIO, "part %u of %.200s arrived damaged", i + 1, up->key);
+	if (r == 0)
+		r = s3_check_sum(up->s, &req, reply, base64, err);
+	if (r > 0)
+		r = 0;
 	if (r == 0 && s3_http_header(&reply->http, "etag", p->etag, sizeof(p->etag)))
 		s3_unquote(p->etag);
 	return r;

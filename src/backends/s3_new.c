@@ -107,6 +107,7 @@ set_endpoint(struct s3 *s, const char *endpoint, bool allow_plaintext, struct er
 	(void)(u != NULL && curl_url_get(u, CURLUPART_QUERY, &query, 0));
 	plain = ok && strcmp(scheme, "http") == 0;
 	/* A certificate's wildcard covers one label: buckets with dots go into the path. */
+	s->is_aws = ok && strstr(host, ".amazonaws.com") != NULL;
 	virtual = !s->path_style && (plain || strchr(s->bucket, '.') == NULL);
 	s->path_style = !virtual;
 	if (!ok || user != NULL || query != NULL || (path != NULL && strcmp(path, "/") != 0))

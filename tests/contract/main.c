@@ -19,7 +19,7 @@ typedef const struct CMUnitTest *tests_fn(size_t *ret_count);
 static tests_fn *const local_groups[] = { objects_tests, names_tests, local_tests, NULL };
 static tests_fn *const fault_groups[] = { objects_tests, names_tests, local_tests, fault_tests, NULL };
 static tests_fn *const s3_groups[] = { objects_tests, names_tests, s3_tests, NULL };
-static tests_fn *const bad_groups[] = { s3_bad_tests, NULL };
+static tests_fn *const bad_groups[] = { s3_bad_tests, s3_options_tests, NULL };
 
 static const struct kind {
 	const char *name;

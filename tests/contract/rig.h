@@ -76,5 +76,6 @@ const struct CMUnitTest *local_tests(size_t *ret_count);
 const struct CMUnitTest *fault_tests(size_t *ret_count);
 const struct CMUnitTest *s3_tests(size_t *ret_count);
 const struct CMUnitTest *s3_bad_tests(size_t *ret_count);
+const struct CMUnitTest *s3_options_tests(size_t *ret_count);
 
 #endif
