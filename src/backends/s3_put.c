@@ -185,6 +185,7 @@ s3_confirm(struct s3 *s, const char *key, const char *etag, struct backend_tag *
 {
 	struct s3_reply reply = {0};
 	struct backend_tag seen;
+	bool same;
 	int r = s3_head(s, key, &reply, &seen, NULL, err);
 
 	s3_reply_release(&reply);
@@ -193,8 +194,9 @@ s3_confirm(struct s3 *s, const char *key, const char *etag, struct backend_tag *
 		    s->endpoint, s->bucket, key);
 	if (r < 0)
 		return r;
-	if (seen.size != tag->size || (tag->has_sha256 &&
-	    (!seen.has_sha256 || memcmp(seen.sha256, tag->sha256, SHA256_LEN) != 0)) || seen.generation != tag->generation ||
+	same = !tag->has_sha256 ||
+	    (seen.has_sha256 && memcmp(seen.sha256, tag->sha256, SHA256_LEN) == 0);
+	if (!same || seen.size != tag->size || seen.generation != tag->generation ||
 	    (etag[0] != '\0' && strcmp(etag, seen.etag) != 0))
 		return error_set(err, -EAGAIN, "%s at %s, bucket %s: what lies at %.200s is not what was stored "
 		    "there", s->name, s->endpoint, s->bucket, key);
