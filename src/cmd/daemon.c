@@ -189,7 +189,12 @@ probe_store(struct daemon *d, struct error *err)
 	for (i = 1; i < d->stores.n; i++)
 		store_report(&d->stores.store[i], backend_probe(d->stores.store[i].backend, err), err);
 	store_report(&d->stores.store[0], r, err);
-	if (r == 0 || index_has_objects(d->index, NULL) == 0)
+	if (d->stores.n > 1)
+		log_info("objects of former days are still in store %s and are read there; `tbfs migrate` "
+		    "is to move them", d->stores.store[1].name);
+	if (r == 0)
+		return index_mark_backend_used(d->index, d->stores.store[0].name);
+	if (!index_backend_used(d->index, d->stores.store[0].name))
 		return r;
 	log_warn("degraded: cached files and writes work, but %s", error_text(err));
 	return 0;

@@ -324,6 +324,9 @@ int index_upload_undo(struct index *ix, uint64_t object);
 
 /* Is anything stored (in this backend; NULL: in any)?  1, 0 or -errno. */
 int index_has_objects(struct index *ix, const char *backend);
+/* Has this backend ever worked for this index? */
+bool index_backend_used(struct index *ix, const char *backend);
+int index_mark_backend_used(struct index *ix, const char *backend);
 /* A put ended without an answer (object 0: whatever was under way when we died): until it is
  * settled, count from now. */
 int index_upload_uncertain(struct index *ix, uint64_t object, int64_t now);
@@ -338,9 +341,9 @@ struct move {
  * the key is owned by somebody who will leave. */
 int index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force_side,
     int64_t now, struct move *ret_move);
+/* A copy that failed leaves the claim as it is: the next try finds and repeats it. */
 /* The copy is confirmed: switch and remove the source.  `tag` fields come in move->to. */
 int index_relocate_done(struct index *ix, const struct move *move, int64_t now);
-int index_relocate_undo(struct index *ix, const struct move *move, int64_t now);
 
 /* Mark a removal as begun; -ENOENT nothing to remove; -EBUSY somebody is writing to the key. */
 int index_remove_begin(struct index *ix, uint64_t object, int64_t now, struct object *ret_object);

@@ -112,6 +112,29 @@ index_has_objects(struct index *ix, const char *backend)
 	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
 }
 
+bool
+index_backend_used(struct index *ix, const char *backend)
+{
+	int64_t one;
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = db_int(&ix->reader, &one, "SELECT 1 FROM meta WHERE name='used:'||?", "s", backend);
+	lock_drop(&ix->reader.lock);
+	return r == 0;
+}
+
+int
+index_mark_backend_used(struct index *ix, const char *backend)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	return db_end(ix, db_run(&ix->writer, "INSERT OR IGNORE INTO meta VALUES('used:'||?,1)", "s",
+	    backend));
+}
+
 /* Is a prefix of the key owned, or something below it?  1 yes, 0 no. */
 static int
 key_crossed(struct db *db, const char *backend, const char *key)
@@ -457,16 +480,6 @@ index_relocate_done(struct index *ix, const struct move *move, int64_t now)
 		r = object_discard(db, move->to.id, now);
 	}
 	return db_end(ix, r);
-}
-
-int
-index_relocate_undo(struct index *ix, const struct move *move, int64_t now)
-{
-	struct db *db = &ix->writer;
-	int r = db_begin(ix);
-
-	/* The copy may have happened: its key is ours until it is removed. */
-	return r < 0 ? r : db_end(ix, object_discard(db, move->to.id, now));
 }
 
 int

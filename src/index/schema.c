@@ -73,14 +73,14 @@ static const char schema_sql[] =
 	"INSERT INTO meta VALUES('object_seq',0),('ino_limit',2),('clean',1),('life','');";
 
 static int
-run_script(sqlite3 *h, const char *sql, struct error *err)
+run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err)
 {
 	char *message = NULL;
 	int r = 0;
 
 	if (sqlite3_exec(h, sql, NULL, NULL, &message) != SQLITE_OK) {
 		r = (sqlite3_errcode(h) & 0xff) == SQLITE_FULL ? -ENOSPC : -EIO;
-		(void)error_set(err, r, "the index can't be set up: %s", message);
+		(void)error_set(err, r, "the index in %s can't be set up: %s", ix->dir, message);
 	}
 	sqlite3_free(message);
 	return r;
@@ -98,13 +98,13 @@ schema_create(struct index *ix, struct error *err)
 	    "PRAGMA application_id=%d; PRAGMA user_version=%d;"
 	    "INSERT INTO inode VALUES(1,16877,2,0,0,0,0,%jd,%jd,%jd,%jd,0,0,0,0,0,0);",
 	    APPLICATION_ID, SCHEMA_VERSION, (intmax_t)now, (intmax_t)now, (intmax_t)now, (intmax_t)now);
-	r = run_script(h, "BEGIN IMMEDIATE;", err);
+	r = run_script(ix, h, "BEGIN IMMEDIATE;", err);
 	if (r == 0)
-		r = run_script(h, schema_sql, err);
+		r = run_script(ix, h, schema_sql, err);
 	if (r == 0)
-		r = run_script(h, root, err);
+		r = run_script(ix, h, root, err);
 	if (r == 0)
-		r = run_script(h, "COMMIT;", err);
+		r = run_script(ix, h, "COMMIT;", err);
 	ix->is_new = r == 0;
 	return r;
 }
@@ -197,7 +197,7 @@ schema_setup(struct index *ix, struct error *err)
 		if (r < 0)
 			return r;
 	}
-	r = run_script(h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+	r = run_script(ix, h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 	    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);

@@ -61,7 +61,6 @@ relocate_copy(struct syncer *s, struct move *m, unsigned attempts)
 			    (uintmax_t)m->inode.ino);
 		return;
 	}
-	(void)index_relocate_undo(s->ix, m, clock_wall_ns());
 	relocate_failed(s, m->inode.ino, attempts, &err);
 }
 
