@@ -60,6 +60,15 @@ on_changed(void *arg, uint64_t ino)
 		processor_changed(d->processor, ino);
 }
 
+static void
+on_derived_gone(void *arg, uint64_t parent, const char *name)
+{
+	struct daemon *d = arg;
+
+	if (d->processor != NULL)
+		processor_derived_gone(d->processor, parent, name);
+}
+
 static ssize_t
 on_virtual_get(void *arg, uint64_t ino, const char *what, void *buf, size_t room)
 {
@@ -231,7 +240,7 @@ make_workers(struct daemon *d, struct error *err)
 		.uid = d->cfg->extract_uid, .gid = d->cfg->extract_gid, .inotify = d->cfg->inotify,
 		.sweep_interval = d->cfg->sweep_interval, .program = getenv("TBFS_EXTRACT") };
 	struct core_events events = { d, on_work_queued, on_attr_changed, on_entry_changed,
-		on_changed, on_virtual_get, on_virtual_set };
+		on_changed, on_derived_gone, on_virtual_get, on_virtual_set };
 	struct fetcher fetcher;
 	int r = syncer_new(&sync, &d->syncer);
 

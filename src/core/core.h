@@ -44,6 +44,8 @@ struct core_events {
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
 	void (*changed)(void *arg, uint64_t ino);	/* name, owner, mode or mtime of an original */
+	/* A user removed a derived file: it is to come back. */
+	void (*derived_gone)(void *arg, uint64_t parent, const char *name);
 	/* user.tbfs.<what> that core doesn't know; as getxattr and setxattr. */
 	ssize_t (*virtual_get)(void *arg, uint64_t ino, const char *what, void *buf, size_t room);
 	int (*virtual_set)(void *arg, uint64_t ino, const char *what, const void *value, size_t len);

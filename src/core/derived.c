@@ -156,6 +156,7 @@ find_parent(struct core *c, uint64_t keep, const char *path, uint64_t *ret_paren
 int
 core_derived_remove(struct core *c, uint64_t keep, const char *path)
 {
+	int64_t now = clock_wall_ns();
 	struct inode gone;
 	const char *name;
 	uint64_t parent;
@@ -167,11 +168,13 @@ core_derived_remove(struct core *c, uint64_t keep, const char *path)
 		return r == -ENOENT ? 0 : r;
 	if ((gone.flags & INODE_DERIVED) == 0)
 		return -EEXIST;
-	r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, clock_wall_ns(), &gone) :
+	r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, now, &gone) :
 	    index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
 	if (r < 0)
 		return r;
 	node_unlinked(c, &gone);
+	if (S_ISDIR(gone.mode))
+		reap_with_dir(c, now);
 	tell(c, parent, name);
 	return 0;
 }

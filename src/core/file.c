@@ -26,7 +26,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Times closer than this may be the same tick of the file system's clock. */
+/* A write in the tick of the last one may leave all times as they were: a file whose bytes
+ * are younger than this when it is opened counts as changed. */
 #define RACY_NS 20000000LL
 
 int
@@ -105,7 +106,7 @@ raise_locked(struct core *c, struct node *n)
 	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
 		stat_to_staged(&st, &n->flushed);
 		n->base_ctime = n->flushed.ctime;
-		n->changed = clock_wall_ns() - n->base_ctime < RACY_NS;
+		n->changed = clock_wall_ns() - n->flushed.mtime < RACY_NS;
 	}
 	return 0;
 }
@@ -158,7 +159,7 @@ node_flush(struct core *c, struct node *n, bool force)
 	if (r < 0)
 		return r;
 	stat_to_staged(&st, &now);
-	if (!n->changed && now.ctime != n->base_ctime)
+	if (now.ctime != n->base_ctime || now.mtime != n->flushed.mtime)
 		n->changed = true;
 	if (!force && same_staged(&now, &n->flushed))
 		return 0;
@@ -173,6 +174,10 @@ node_flush(struct core *c, struct node *n, bool force)
 	/* Writing the place moved the staged ctime: that is ours. */
 	if (staging_stat(c->st, n->ino, &st) == 0)
 		stat_to_staged(&st, &n->flushed);
+	if (n->flushed.mtime == now.mtime && n->flushed.size == now.size)
+		n->base_ctime = n->flushed.ctime;
+	else
+		n->changed = true;
 	work_queued(c, quiet.due);
 	return 0;
 }

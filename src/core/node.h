@@ -61,6 +61,8 @@ void node_put(struct core *c, struct node *n);
 void node_lock(struct core *c, struct node *n);
 void node_unlock(struct core *c, struct node *n);
 void node_unlinked(struct core *c, const struct inode *inode);
+/* What went at this moment together with a directory (derived files): nobody else tells. */
+void reap_with_dir(struct core *c, int64_t ctime);
 /* Read what a fresh node doesn't know yet; node locked. */
 int node_load(struct core *c, struct node *n, struct inode *ret_inode);
 

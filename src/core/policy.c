@@ -129,9 +129,9 @@ core_keep_path(struct core *c, uint64_t ino, struct keep_path *ret_path)
 	size_t len;
 	int r = index_path(c->ix, ino, &path);
 
+	*ret_path = (struct keep_path){ .ino = 0 };
 	if (r < 0)
 		return r;
-	*ret_path = (struct keep_path){ .ino = 0 };
 	if (!split_keep(path, ret_path, &len))
 		return -ENOENT;
 	path[len] = '\0';

@@ -38,7 +38,7 @@ settle_locked(struct core *c, struct node *n, struct inode *inode)
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	stat_to_staged(&st, &now);
-	if (now.ctime != n->base_ctime)
+	if (now.ctime != n->base_ctime || now.mtime != n->flushed.mtime)
 		n->changed = true;
 	return index_mark_quiet(c->ix, n->ino, inode->generation, n->changed, &now, inode);
 }
@@ -111,16 +111,31 @@ core_link_end(struct core *c, struct node *n)
 #define ORPHAN_AGE_NS (60 * NSEC_PER_SEC)
 
 static void
-reap_orphans(struct core *c, int64_t before)
+let_go(struct core *c, const uint64_t *inos, int n)
 {
-	uint64_t inos[256];
-	int n = index_orphans(c->ix, before, inos, 256), i;
+	int i;
 
 	for (i = 0; i < n; i++) {
 		struct inode gone = { .ino = inos[i], .nlink = 0 };
 
 		node_unlinked(c, &gone);
 	}
+}
+
+static void
+reap_orphans(struct core *c, int64_t before)
+{
+	uint64_t inos[256];
+
+	let_go(c, inos, index_orphans(c->ix, before, inos, 256));
+}
+
+void
+reap_with_dir(struct core *c, int64_t ctime)
+{
+	uint64_t inos[1024];
+
+	let_go(c, inos, index_orphans_at(c->ix, ctime, inos, 1024));
 }
 
 /* Sync each folder that one of these was in, once. */

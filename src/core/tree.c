@@ -243,18 +243,22 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 	node_unlinked(c, &gone);
 	if (gone.nlink > 0)
 		place_update(c, gone.ino);
+	if ((gone.flags & INODE_DERIVED) != 0 && c->events.derived_gone != NULL)
+		c->events.derived_gone(c->events.arg, parent, name);
 	return 0;
 }
 
 int
 core_rmdir(struct core *c, uint64_t parent, const char *name)
 {
+	int64_t now = clock_wall_ns();
 	struct inode gone;
-	int r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_USER, clock_wall_ns(), &gone);
+	int r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_USER, now, &gone);
 
 	if (r < 0)
 		return r;
 	node_unlinked(c, &gone);
+	reap_with_dir(c, now);
 	return 0;
 }
 
@@ -279,6 +283,8 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	place_update(c, done.moved.ino);
 	if (done.other.ino != 0) {
 		node_unlinked(c, &done.other);
+		if (S_ISDIR(done.other.mode) && done.other.nlink == 0)
+			reap_with_dir(c, quiet.now);
 		if ((flags & INDEX_EXCHANGE) != 0)
 			place_update(c, done.other.ino);
 	}

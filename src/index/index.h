@@ -158,7 +158,8 @@ struct index_statfs {
 int index_statfs(struct index *ix, struct index_statfs *ret_st);
 
 /* Inodes without a name whose ctime is before `before`, for the sweep that reaps what nobody
- * holds. */
+ * holds; or is exactly `ctime`: what went together with a directory. */
+int index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max);
 int index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max);
 /* Delete the row of an inode without a name; its objects and staged bytes become work. */
 int index_reap(struct index *ix, uint64_t ino);

@@ -714,27 +714,49 @@ index_statfs(struct index *ix, struct index_statfs *ret_st)
 
 /* ---- the end of an inode, and its return ---- */
 
+static int
+read_inos(struct db *db, sqlite3_stmt *q, uint64_t *ret_inos, size_t max)
+{
+	size_t n = 0;
+	int r = 0;
+
+	while (n < max && (r = db_step(db, q)) == 1)
+		ret_inos[n++] = (uint64_t)sqlite3_column_int64(q, 0);
+	if (n == max)
+		db_done(q);
+	return r < 0 ? r : (int)n;
+}
+
 int
 index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max)
 {
 	struct db *db = &ix->reader;
 	sqlite3_stmt *q;
-	size_t n = 0;
 	int r;
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? LIMIT ?", "ii", before,
 	    (int64_t)max);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		ret_inos[n++] = (uint64_t)sqlite3_column_int64(q, 0);
-		r = 0;
-		if (n == max) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = read_inos(db, q, ret_inos, max);
 	lock_drop(&db->lock);
-	return r < 0 ? r : (int)n;
+	return r;
+}
+
+int
+index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? LIMIT ?", "ii", ctime,
+	    (int64_t)max);
+	if (r == 0)
+		r = read_inos(db, q, ret_inos, max);
+	lock_drop(&db->lock);
+	return r;
 }
 
 static int

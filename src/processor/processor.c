@@ -19,7 +19,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BUSY_RETRY_NS (2 * NSEC_PER_SEC)
+#define GONE_DELAY_NS (3 * NSEC_PER_SEC)
 
 struct derive_job {
 	struct processor *p;
@@ -98,29 +98,57 @@ take_rings(struct processor *p, uint64_t *inos, size_t max, size_t *ret_n)
 	return next;
 }
 
+/* Derive again what stands in thumbs/<path>, or write meta.json (path NULL), at `due`. */
+static void
+make_again(struct processor *p, const struct keep_path *k, const char *path, int64_t due)
+{
+	struct inode original;
+	char *full = NULL;
+
+	if (path == NULL) {
+		(void)index_keep_touch(p->ix, k->ino, due);
+	} else if (asprintf(&full, "circles/%s/keeps/%s/%s", k->circle, k->keep, path) > 0 &&
+	    core_resolve(p->core, full, &original) == 0 && S_ISREG(original.mode)) {
+		(void)index_derived_forget(p->ix, original.ino);
+		(void)index_work_add(p->ix, WORK_DERIVE, original.ino, due);
+	}
+	free(full);
+}
+
 /* The user wrote over what was derived: it is made again. */
 static void
 restore_derived(struct processor *p, const struct inode *inode)
 {
 	struct keep_path k;
+	char *slash;
 
 	if (inode->generation <= 1 || core_keep_path(p->core, inode->ino, &k) < 0)
 		return;
-	if (strncmp(k.rest, "thumbs/", 7) == 0) {
-		char *slash = strrchr(k.rest, '/'), *path = NULL;
-		struct inode original;
-
+	slash = strrchr(k.rest, '/');
+	if (slash != NULL)
 		*slash = '\0';
-		if (strlen(k.rest) > 7 && asprintf(&path, "circles/%s/keeps/%s/%s", k.circle, k.keep,
-		    k.rest + 7) > 0 && core_resolve(p->core, path, &original) == 0) {
-			(void)index_derived_forget(p->ix, original.ino);
-			(void)index_work_add(p->ix, WORK_DERIVE, original.ino, clock_wall_ns());
-		}
-		free(path);
-	} else {
-		(void)index_keep_touch(p->ix, k.ino, clock_wall_ns());
-	}
+	make_again(p, &k, strncmp(k.rest, "thumbs/", 7) == 0 ? k.rest + 7 : NULL, clock_wall_ns());
 	keep_path_release(&k);
+}
+
+void
+processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
+{
+	/* Not while `rm -r` is still at work. */
+	int64_t due = clock_wall_ns() + GONE_DELAY_NS;
+	struct keep_path k;
+
+	if (core_keep_path(p->core, parent, &k) < 0)
+		return;
+	if (strncmp(k.rest, "thumbs/", 7) == 0)
+		make_again(p, &k, k.rest + 7, due);
+	else if (k.rest[0] == '\0' && strcmp(name, "meta.json") == 0)
+		make_again(p, &k, NULL, due);
+	keep_path_release(&k);
+	lock_take(&p->lock);
+	p->ask = true;
+	(void)pthread_cond_signal(&p->changed);
+	lock_drop(&p->lock);
 }
 
 static void

@@ -27,6 +27,9 @@ void processor_free(struct processor *p);	/* cancels what runs; NULL is fine */
 /* The name, owner, mode or mtime of a file or directory changed.  Any thread, no lock held. */
 void processor_changed(struct processor *p, uint64_t ino);
 
+/* A user removed a derived file: made again, unless its original goes too. */
+void processor_derived_gone(struct processor *p, uint64_t parent, const char *name);
+
 /* user.tbfs.{mime,verdict,progress,…}: as getxattr. */
 ssize_t processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *buf,
     size_t room);
