@@ -375,7 +375,9 @@ def test_a_file_that_was_only_opened_is_not_uploaded_again(stored):
     os.close(fd)
     wait_until(lambda: stored.state(path) == "stored")
     stored.sync()
-    assert stored.calls() == before
+    # A link to the staged file is broken before anybody may write: that is no upload.
+    assert {k: n for k, n in stored.calls().items() if k != "unshare"} == \
+        {k: n for k, n in before.items() if k != "unshare"}
 
 
 def test_mapped_writes_after_close_reach_the_bucket(stored):
