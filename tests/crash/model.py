@@ -152,13 +152,11 @@ class Worker:
             os.rmdir(a)
         if self.sync:
             for name in {op["a"], op.get("b", op["a"])}:
-                parent = os.path.dirname(self.path(name))
-                if os.path.isdir(parent):
-                    fd = os.open(parent, os.O_RDONLY | os.O_DIRECTORY)
-                    try:
-                        os.fsync(fd)
-                    finally:
-                        os.close(fd)
+                fd = os.open(os.path.dirname(self.path(name)), os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
 
     def run(self, stop):
         os.makedirs(self.root, exist_ok=True)
@@ -300,9 +298,14 @@ def observe(folder):
     """The tree as it is, as a Model; unreadable files count as wrong."""
     found, problems = Model(), []
     found.data = {}
+    if not os.path.lexists(folder):         # killed before it was made
+        return found, problems
     for base, folders, files in os.walk(folder, onerror=lambda e: problems.append(f"wrong: {e}")):
         relative = os.path.relpath(base, folder)
         relative = "" if relative == "." else relative
+        if relative == "":                  # it is a keep: what tbfs derives is not the worker's
+            folders[:] = [f for f in folders if f != "thumbs"]
+            files[:] = [f for f in files if f != "meta.json"]
         for name in folders:
             found.folders.add(os.path.join(relative, name))
         for name in files:
