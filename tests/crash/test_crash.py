@@ -68,7 +68,7 @@ def test_index_rolled_back(request, new_mount):
     mount.kill()
     _, end = index_rollback.Wal(mount.state_dir / "index.db-wal").position()
     assert end >= 20, f"only {end} frames in the WAL: nothing to roll back"
-    problems, tried = index_rollback.roll_back(mount, promises, every=max(1, end // rounds(request, 40)))
+    problems, tried = index_rollback.roll_back(mount, promises, every=max(1, end // rounds(request, 20)))
     assert problems == [], f"{tried} boundaries:\n" + "\n".join(problems)
 
 
