@@ -10,17 +10,16 @@
  *	bench_client rename DIR COUNT PER	within the directory
  *	bench_client unlink DIR COUNT PER	files that were renamed, or not
  *	bench_client copy DIR COUNT SOURCE ...	COUNT files, each a copy of the next SOURCE
- *	bench_client put URL COUNT PER DIR CONNECTIONS	one signed PUT a file: URL/NN/NAME
+ *	bench_client put DIR COUNT PER CONNECTIONS URLS	one PUT a file, to its line of URLS
  *	bench_client settle DIR			syncfs
  *
  * Files lie PER to a subdirectory of DIR; those are made before the clock starts.  The
  * answer is one line of JSON: seconds of wall and CPU between the first call and the
  * last, and for write those until fsync has returned as well.
  *
- * put is the yardstick for a drain: connections that stay open, a thread each, SigV4 by
- * libcurl with UNSIGNED-PAYLOAD, nothing hashed, nothing recorded, the answer's status
- * looked at and no more.  Credentials come from AWS_ACCESS_KEY_ID and
- * AWS_SECRET_ACCESS_KEY.
+ * put is the yardstick for a drain: connections that stay open, a thread each, presigned
+ * addresses made before the clock starts, nothing hashed, nothing recorded, the answer's
+ * status looked at and no more.
  */
 #include <curl/curl.h>
 
@@ -258,8 +257,7 @@ do_copy(const char *dir, unsigned count, char **sources, int n)
 
 struct putter {
 	struct set set;
-	const char *url;
-	char user[512];
+	char **urls;
 	atomic_uint next;
 };
 
@@ -281,27 +279,26 @@ drop(char *buf, size_t size, size_t n, void *arg)
 static void
 put_one(struct putter *p, CURL *c, unsigned i)
 {
-	char path[PATH], url[PATH + 1024], why[CURL_ERROR_SIZE] = "";
+	char path[PATH], why[CURL_ERROR_SIZE] = "";
 	struct stat st;
 	long status = 0;
 	int fd;
 
 	name_of(&p->set, i, "a", path);
-	(void)snprintf(url, sizeof(url), "%s/%s", p->url, path + strlen(p->set.dir) + 1);
 	fd = must_open(path, O_RDONLY);
 	if (fstat(fd, &st) < 0)
 		die("%s", path);
-	curl_easy_setopt(c, CURLOPT_URL, url);
+	curl_easy_setopt(c, CURLOPT_URL, p->urls[i]);
 	curl_easy_setopt(c, CURLOPT_READDATA, &fd);
 	curl_easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)st.st_size);
 	curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
 	if (curl_easy_perform(c) != CURLE_OK) {
-		(void)fprintf(stderr, "%s: %s\n", url, why);
+		(void)fprintf(stderr, "%s: %s\n", path, why);
 		exit(1);
 	}
 	(void)curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
 	if (status != 200) {
-		(void)fprintf(stderr, "%s: HTTP status %ld\n", url, status);
+		(void)fprintf(stderr, "%s: HTTP status %ld\n", path, status);
 		exit(1);
 	}
 	(void)close(fd);
@@ -316,12 +313,8 @@ put_run(void *arg)
 	unsigned i;
 
 	headers = curl_slist_append(NULL, "Expect:");
-	headers = curl_slist_append(headers, "x-amz-content-sha256: UNSIGNED-PAYLOAD");
-	headers = curl_slist_append(headers, "Content-Type: application/octet-stream");
 	curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
 	curl_easy_setopt(c, CURLOPT_NOPROXY, "*");
-	curl_easy_setopt(c, CURLOPT_AWS_SIGV4, "aws:amz:us-east-1:s3");
-	curl_easy_setopt(c, CURLOPT_USERPWD, p->user);
 	curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
 	curl_easy_setopt(c, CURLOPT_UPLOAD, 1L);
 	curl_easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, 256L * 1024);
@@ -334,19 +327,39 @@ put_run(void *arg)
 	return NULL;
 }
 
-static void
-do_put(const char *url, const struct set *s, unsigned connections)
+static char **
+read_urls(const char *path, unsigned count)
 {
-	struct putter p = { .set = *s, .url = url };
-	const char *key = getenv("AWS_ACCESS_KEY_ID"), *secret = getenv("AWS_SECRET_ACCESS_KEY");
+	char **urls = calloc(count, sizeof(*urls));
+	FILE *f = fopen(path, "re");
+	size_t room = 0;
+	unsigned i;
+
+	if (urls == NULL || f == NULL)
+		die("%s", path);
+	for (i = 0; i < count; i++) {
+		ssize_t n = getline(&urls[i], &room, f);
+
+		if (n < 1)
+			die("%s has %u lines", path, i);
+		urls[i][n - 1] = '\0';
+		room = 0;
+	}
+	(void)fclose(f);
+	return urls;
+}
+
+static void
+do_put(const struct set *s, unsigned connections, const char *urls)
+{
+	struct putter p = { .set = *s, .urls = read_urls(urls, s->count) };
 	pthread_t threads[CONNECTIONS_MAX];
 	unsigned i;
 
-	if (key == NULL || secret == NULL || connections == 0 || connections > CONNECTIONS_MAX) {
+	if (connections == 0 || connections > CONNECTIONS_MAX) {
 		errno = EINVAL;
-		die("credentials, or number of connections");
+		die("%u connections", connections);
 	}
-	(void)snprintf(p.user, sizeof(p.user), "%s:%s", key, secret);
 	(void)curl_global_init(CURL_GLOBAL_DEFAULT);
 	begin();
 	for (i = 0; i < connections; i++) {
@@ -389,8 +402,7 @@ run(int argc, char **argv)
 	} else if (strcmp(verb, "copy") == 0 && argc > 4) {
 		do_copy(argv[2], s.count, argv + 4, argc - 4);
 	} else if (strcmp(verb, "put") == 0 && argc == 7) {
-		s.dir = argv[5];
-		do_put(argv[2], &s, number(argv[6]));
+		do_put(&s, number(argv[5]), argv[6]);
 	} else {
 		return 2;
 	}
