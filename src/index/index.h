@@ -328,6 +328,9 @@ int index_has_objects(struct index *ix, const char *backend);
 /* Has this backend ever worked for this index? */
 bool index_backend_used(struct index *ix, const char *backend);
 int index_mark_backend_used(struct index *ix, const char *backend);
+/* No put is under way any more, but the key may hold what one of them left: it stays ours, to be
+ * overwritten or removed. */
+int index_upload_settled(struct index *ix, uint64_t object);
 /* A put ended without an answer (object 0: whatever was under way when we died): until it is
  * settled, count from now. */
 int index_upload_uncertain(struct index *ix, uint64_t object, int64_t now);

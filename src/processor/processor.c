@@ -394,8 +394,6 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
 			return -ECANCELED;
 		if (clock_mono_ns() >= deadline_mono_ns)
 			return -ETIMEDOUT;
-		lock_take(&p->lock);
-		(void)lock_wait(&p->lock, &p->changed, clock_mono_ns() + NSEC_PER_SEC / 20);
-		lock_drop(&p->lock);
+		(void)usleep(remaining > 100 ? 200000 : 50000);
 	}
 }

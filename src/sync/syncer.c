@@ -274,7 +274,7 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
     bool (*progress)(void *arg, const struct sync_progress *p), void *arg,
     struct sync_progress *ret_left)
 {
-	int64_t begun = clock_mono_ns();
+	int64_t begun = clock_mono_ns(), hurried = 0;
 	struct drain_look l;
 	bool first = true;
 	int r = index_upload_all(s->ix);
@@ -298,10 +298,12 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 			r = -ECANCELED;
 		if (r != -EINPROGRESS)
 			break;
-		drain_hurry(s, dir, first);
-		lock_take(&s->lock);
-		(void)lock_wait(&s->lock, &s->changed, clock_mono_ns() + NSEC_PER_SEC / 20);
-		lock_drop(&s->lock);
+		/* Looking costs a walk over the work and hurrying a commit: seldom, by the clock. */
+		if (first || clock_mono_ns() - hurried > NSEC_PER_SEC / 2) {
+			drain_hurry(s, dir, first);
+			hurried = clock_mono_ns();
+		}
+		(void)usleep(l.p.remaining > 100 ? 100000 : 20000);
 	}
 	*ret_left = l.p;
 	return r;

@@ -95,7 +95,7 @@ settle_key(struct syncer *s, struct store *store, const struct upload *up)
 	/* Without a network a put that isn't there never will be. */
 	if ((r == 0 && tag.object_id == up->object.id && tag.generation == up->unsettled) ||
 	    strcmp(store->name, "local") == 0)
-		return index_upload_undo(s->ix, up->object.id);
+		return index_upload_settled(s->ix, up->object.id);
 	return -EEXIST;
 }
 
@@ -151,7 +151,10 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 
 	store_report(j->store, r, err);
 	/* Cancelled or refused: nothing is under the key.  Otherwise that isn't known. */
-	if (j->up.unsettled == 0 && (r == -ECANCELED || r == -EACCES || r == -ENODEV || r == -ENOSPC ||
+	if (r == -ECANCELED && strcmp(j->store->name, "local") != 0)
+		/* The whole body may have been sent before we let go of the connection. */
+		(void)index_upload_settled(s->ix, j->up.object.id);
+	else if (j->up.unsettled == 0 && (r == -ECANCELED || r == -EACCES || r == -ENODEV || r == -ENOSPC ||
 	    is_final(r)))
 		(void)index_upload_undo(s->ix, j->up.object.id);
 	else
