@@ -123,11 +123,22 @@ virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t ro
 	return -ENODATA;
 }
 
+/* The namespaces that Linux knows (xattr(7)); a name outside of them is nobody's. */
+static bool
+name_ok(const char *name)
+{
+	return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
+	    strncmp(name, "security.", 9) == 0 || strcmp(name, "system.posix_acl_access") == 0 ||
+	    strcmp(name, "system.posix_acl_default") == 0;
+}
+
 ssize_t
 core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room)
 {
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return virtual_get(c, ino, name + sizeof(VIRTUAL_PREFIX) - 1, buf, room);
+	if (!name_ok(name))
+		return -EOPNOTSUPP;
 	return index_xattr_get(c->ix, ino, name, buf, room);
 }
 
@@ -203,6 +214,8 @@ core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value,
 	unsigned how = ((flags & XATTR_CREATE) != 0 ? INDEX_XATTR_CREATE : 0u) |
 	    ((flags & XATTR_REPLACE) != 0 ? INDEX_XATTR_REPLACE : 0u);
 
+	if (!name_ok(name))
+		return -EOPNOTSUPP;
 	if (len > XATTR_VALUE_MAX)
 		return -E2BIG;
 	if (strlen(name) > 255)
@@ -222,6 +235,8 @@ core_removexattr(struct core *c, uint64_t ino, const char *name)
 
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return -EPERM;
+	if (!name_ok(name))
+		return -EOPNOTSUPP;
 	r = index_xattr_remove(c->ix, ino, name, clock_wall_ns());
 	/* Removing an ACL that isn't there is no error. */
 	if (r == -ENODATA && strncmp(name, "system.posix_acl_", 17) == 0)

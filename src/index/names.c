@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#define DERIVED_GO_NS (2 * NSEC_PER_SEC)
 enum { DEPTH_MAX = 4096 };	/* directories; a longer walk is a damaged tree */
 
 void
@@ -794,10 +795,11 @@ index_reap(struct index *ix, uint64_t ino)
 		r = db_run(db, "DELETE FROM symlink WHERE ino=?", "i", id);
 	if (r == 0)
 		r = db_run(db, "DELETE FROM work WHERE id=? AND kind IN (1,2,4,6,7)", "i", id);
-	/* What was derived from it goes by the processor's hand. */
+	/* What was derived from it goes by the processor's hand, when `rm -r` has had its turn. */
 	if (r == 0)
 		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
-		    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE ino=?", "iii", now, now, id);
+		    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE ino=?", "iii", now,
+		    now + DERIVED_GO_NS, id);
 	if (r == 0)
 		r = db_run(db, "DELETE FROM inode WHERE ino=?", "i", id);
 	if (r == 0 && (S_ISREG(inode.mode) || S_ISDIR(inode.mode)))
