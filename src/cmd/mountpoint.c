@@ -83,6 +83,10 @@ refuse_files(const char *m, const char *text, size_t len, struct error *err)
 	    patience_field(text, len, NAMED_FILES)[0] != '\0' ? ", ..." : "", m, m, m, m, m);
 }
 
+enum { DYING_WAITS = 30 };	/* of 100 ms */
+
+/* -EAGAIN: there is a mount without a daemon that listens; one that was killed may still be
+ * dying. */
 static int
 refuse_live(const char *m, struct error *err)
 {
@@ -97,7 +101,7 @@ refuse_live(const char *m, struct error *err)
 		r = error_set(err, -EBUSY, "%s is mounted already, by pid %ld", m, (long)c.pid);
 		control_disconnect(&c);
 	} else {
-		r = error_set(err, -EBUSY, "%s is mounted already", m);
+		r = error_set(err, -EAGAIN, "%s is mounted already, but no daemon answers there", m);
 	}
 	locate_release(&loc);
 	return r;
@@ -107,7 +111,7 @@ int
 mountpoint_check(const char *mountpoint, struct error *err)
 {
 	struct locate_mount mount;
-	int i, r = 0;
+	int i, r = 0, waits = 0;
 
 	for (i = 0; i < STACKED_MOUNTS; i++) {
 		CLEANUP_FREE char *copy = strdup(mountpoint), *text = NULL;
@@ -123,8 +127,14 @@ mountpoint_check(const char *mountpoint, struct error *err)
 				return r;
 			continue;
 		}
-		if (ours)
-			return refuse_live(mountpoint, err);
+		if (ours) {
+			r = refuse_live(mountpoint, err);
+			if (r != -EAGAIN || ++waits > DYING_WAITS)
+				return r == -EAGAIN ? -EBUSY : r;
+			(void)usleep(100000);
+			i--;
+			continue;
+		}
 		if (r == 0 && len > 0)
 			return refuse_files(mountpoint, text, len, err);
 		break;
