@@ -200,8 +200,11 @@ class Mount:
     def environment(self):
         env = {k: v for k, v in os.environ.items()
                if not k.startswith(("TBFS_", "MINIO_", "MEDIA_STORAGE"))}
-        if (BUILD / "tbfs-extract").exists():
-            env["TBFS_EXTRACT"] = str(BUILD / "tbfs-extract")
+        # The sanitizers' shadow memory does not fit into the worker's limits, nor their calls
+        # into its seccomp list: the daemon is what they watch here.
+        worker = (TOP / ".build" / "test" if SANITIZED else BUILD) / "tbfs-extract"
+        if worker.exists():
+            env["TBFS_EXTRACT"] = str(worker)
         if SANITIZED:
             for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
                 env[name] = f"{os.environ.get(name, '')}:log_path={self.base}/sanitizer"
