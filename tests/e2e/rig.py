@@ -463,7 +463,8 @@ class LoopDisk:
         run("mount", "-o", ",".join(["loop", *options]), self.image, self.path)
 
     def umount(self):
-        run("umount", self.path)
+        # What the daemon left running may hold it for a moment after its death.
+        wait_until(lambda: run("umount", self.path, check=False).returncode == 0, 10, 0.1)
 
     def cut_power(self):
         """Everything that was not synced is gone; the disk comes back as after a reboot."""
