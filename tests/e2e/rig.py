@@ -261,6 +261,7 @@ class Mount:
             return
         was_alive = alive(self.pid)
         try:
+            self.check_sanitizer()
             assert was_alive, f"the daemon died\n{self.log_tail()}"
             r = self.umount("--timeout", "5", check=False)
             pid = self.pid
