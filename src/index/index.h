@@ -152,11 +152,6 @@ int index_path(struct index *ix, uint64_t ino, char **ret_path);
 /* The oldest name of an inode and where it stands; ret_name holds INDEX_NAME_MAX + 1. */
 int index_place(struct index *ix, uint64_t ino, uint64_t *ret_parent, char *ret_name);
 
-struct index_statfs {
-	uint64_t files, bytes;		/* all entries; bytes of regular files */
-};
-int index_statfs(struct index *ix, struct index_statfs *ret_st);
-
 /* Inodes without a name whose ctime is before `before`, for the sweep that reaps what nobody
  * holds; or is exactly `ctime`: what went together with a directory. */
 int index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max);

@@ -692,27 +692,6 @@ index_parent(struct index *ix, uint64_t dir, uint64_t *ret_parent)
 	return r;
 }
 
-int
-index_statfs(struct index *ix, struct index_statfs *ret_st)
-{
-	struct db *db = &ix->reader;
-	sqlite3_stmt *q;
-	int r;
-
-	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT count(*), total(size) FROM inode", "");
-	if (r == 0)
-		r = db_step(db, q);
-	if (r == 1) {
-		ret_st->files = (uint64_t)sqlite3_column_int64(q, 0);
-		ret_st->bytes = (uint64_t)sqlite3_column_double(q, 1);
-		db_done(q);
-		r = 0;
-	}
-	lock_drop(&db->lock);
-	return r;
-}
-
 /* ---- the end of an inode, and its return ---- */
 
 static int
