@@ -16,7 +16,7 @@ enum { NOTES_MAX = 4096 };
 
 struct note {
 	uint64_t ino;
-	char *name;			/* NULL: attributes and directory content of ino */
+	char *name;			/* this entry of directory ino changed; NULL: attributes of ino */
 };
 
 struct fs {

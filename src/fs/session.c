@@ -48,12 +48,14 @@ loop_run(void *arg)
 static void
 note_send(struct fs *fs, const struct note *note)
 {
-	int r;
+	int r = 0;
 
-	if (note->name == NULL)
-		r = fuse_lowlevel_notify_inval_inode(fs->se, note->ino, -1, 0);
-	else
+	if (note->name != NULL)
 		r = fuse_lowlevel_notify_inval_entry(fs->se, note->ino, note->name, strlen(note->name));
+	/* Offset 0 drops a directory's cached listing too: forgetting an entry does so only where the
+	 * kernel knew the name, and that of a new one it does not. */
+	if (r == 0 || r == -ENOENT)
+		r = fuse_lowlevel_notify_inval_inode(fs->se, note->ino, note->name != NULL ? 0 : -1, 0);
 	if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ENODEV && r != -EBADF)
 		log_debug("notify inode %ju: %s", (uintmax_t)note->ino, strerror(-r));
 }
@@ -74,6 +76,7 @@ notifier_run(void *arg)
 		note = fs->notes[fs->note_first];
 		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
 		fs->note_count--;
+		(void)pthread_cond_broadcast(&fs->noted);
 		lock_drop(&fs->note_lock);
 		note_send(fs, &note);
 		free(note.name);
@@ -83,20 +86,22 @@ notifier_run(void *arg)
 	return NULL;
 }
 
+/* Waits while the queue is full: a lost note would leave a stale name in the kernel for an
+ * hour.  So never from a thread that serves requests, for which the notifier may wait. */
 static void
 note_add(struct fs *fs, uint64_t ino, const char *name)
 {
 	struct note note = { .ino = ino, .name = name == NULL ? NULL : strdup(name) };
 
 	lock_take(&fs->note_lock);
-	/* When the queue is full the oldest goes: its copy lives until its timeout. */
-	if (fs->note_count == NOTES_MAX) {
-		free(fs->notes[fs->note_first].name);
-		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
-		fs->note_count--;
+	while (fs->note_count == NOTES_MAX && !fs->stop)
+		(void)lock_wait(&fs->note_lock, &fs->noted, 0);
+	if (fs->stop) {
+		free(note.name);
+	} else {
+		fs->notes[(fs->note_first + fs->note_count++) % NOTES_MAX] = note;
+		(void)pthread_cond_broadcast(&fs->noted);
 	}
-	fs->notes[(fs->note_first + fs->note_count++) % NOTES_MAX] = note;
-	(void)pthread_cond_signal(&fs->noted);
 	lock_drop(&fs->note_lock);
 }
 
@@ -110,7 +115,6 @@ void
 fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
 {
 	note_add(fs, parent, name);
-	note_add(fs, parent, NULL);
 }
 
 /* ---- mount ---- */

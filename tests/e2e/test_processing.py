@@ -240,6 +240,18 @@ def test_derivation_starts_by_itself(new_mount, options):
     assert time.monotonic() - began < limit * rig.PATIENCE
 
 
+def test_a_listing_seen_before_shows_what_was_derived_since(new_mount):
+    """The kernel keeps listings; deriving moves no time of the keep by which it could notice."""
+    mount = new_mount(quiet_period="500ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    assert os.listdir(keep) == os.listdir(keep) == ["a.jpg"]
+    mount.sync(derived=True)
+    wait_until(lambda: sorted(os.listdir(keep)) == ["a.jpg", "meta.json", "thumbs"], 2)
+    os.unlink(keep / "a.jpg")
+    wait_until(lambda: os.listdir(keep) == [], 10)
+
+
 def test_overflow_of_the_bell_loses_nothing(new_mount):
     """IN_Q_OVERFLOW: more closes than the kernel's queue holds while derivation is behind."""
     mount = new_mount(sweep_interval="0", processor_workers=1).start()
