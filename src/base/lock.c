@@ -67,6 +67,15 @@ lock_take(struct lock *l)
 	(void)pthread_mutex_lock(&l->mutex);
 }
 
+bool
+lock_try(struct lock *l)
+{
+	if (pthread_mutex_trylock(&l->mutex) != 0)
+		return false;
+	rank_take(l->rank);
+	return true;
+}
+
 void
 lock_drop(struct lock *l)
 {

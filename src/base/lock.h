@@ -8,6 +8,7 @@
  * (lock_assert_none() says so at those places).  Checked unless NDEBUG.
  */
 #include <pthread.h>
+#include <stdbool.h>
 
 enum lock_rank {
 	RANK_TABLE = 10,	/* core: the table of inodes in memory */
@@ -24,6 +25,7 @@ struct lock {
 void lock_init(struct lock *l, enum lock_rank rank);
 void lock_release(struct lock *l);
 void lock_take(struct lock *l);
+bool lock_try(struct lock *l);		/* take it if it is free now */
 void lock_drop(struct lock *l);
 
 /* Wait on cond with l taken, until signalled or the monotonic time `until_ns` (0: no limit).

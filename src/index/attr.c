@@ -74,12 +74,11 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
 ssize_t
 index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, size_t room)
 {
-	struct db *db = &ix->reader;
+	struct db *db = db_read(ix);
 	sqlite3_stmt *q;
 	ssize_t len;
 	int r;
 
-	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT value FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
 	if (r == 0)
 		r = db_step(db, q);
@@ -92,19 +91,18 @@ index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, siz
 			memcpy(buf, sqlite3_column_blob(q, 0), (size_t)len);
 		db_done(q);
 	}
-	lock_drop(&db->lock);
+	db_read_done(db);
 	return len;
 }
 
 ssize_t
 index_xattr_list(struct index *ix, uint64_t ino, char *buf, size_t room)
 {
-	struct db *db = &ix->reader;
+	struct db *db = db_read(ix);
 	sqlite3_stmt *q;
 	size_t len = 0;
 	int r;
 
-	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT name FROM xattr WHERE ino=?", "i", (int64_t)ino);
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		size_t n = (size_t)sqlite3_column_bytes(q, 0) + 1;
@@ -119,7 +117,7 @@ index_xattr_list(struct index *ix, uint64_t ino, char *buf, size_t room)
 			memcpy(buf + len, sqlite3_column_text(q, 0), n);
 		len += n;
 	}
-	lock_drop(&db->lock);
+	db_read_done(db);
 	return r < 0 ? r : (ssize_t)len;
 }
 

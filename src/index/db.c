@@ -4,7 +4,9 @@
  *
  * There are three connections: the writer, behind one lock; a reader, behind
  * another, which sees what was committed last and is never held up by a writer's
- * commit or sync; and one for maintenance.  Ordinary commits are synchronous=NORMAL:
+ * commit or sync; and one for maintenance.  The database is this process's alone
+ * ("unix-excl": its locks and the index of its log are in our memory, no system calls).
+ * Ordinary commits are synchronous=NORMAL:
  * they go to the write-ahead log and reach the disk with the next sync, in order.
  */
 #include "index/db.h"
@@ -49,21 +51,27 @@ db_errno(struct db *db, const char *sql)
 }
 
 int
-db_open(struct db *db, struct index *owner, const char *path, bool readonly, struct error *err)
+db_connect(const char *path, sqlite3 **ret_handle, struct error *err)
 {
-	int flags = readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+	int r = 0;
+
+	if (sqlite3_open_v2(path, ret_handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE |
+	    SQLITE_OPEN_NOMUTEX, "unix-excl") != SQLITE_OK)
+		r = error_set(err, sqlite3_errcode(*ret_handle) == SQLITE_CANTOPEN ? -EACCES : -EIO,
+		    "index %s can't be opened: %s", path, sqlite3_errmsg(*ret_handle));
+	(void)sqlite3_busy_timeout(*ret_handle, 10000);
+	return r;
+}
+
+int
+db_open(struct db *db, struct index *owner, const char *path, struct error *err)
+{
+	int r = db_connect(path, &db->handle, err);
 
 	db->owner = owner;
 	lock_init(&db->lock, RANK_INDEX);
-	if (sqlite3_open_v2(path, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
-		int r = sqlite3_errcode(db->handle) == SQLITE_CANTOPEN ? -EACCES : -EIO;
-
-		return error_set(err, r, "index %s can't be opened: %s", path,
-		    sqlite3_errmsg(db->handle));
-	}
-	(void)sqlite3_busy_timeout(db->handle, 10000);
 	(void)sqlite3_extended_result_codes(db->handle, 1);
-	return 0;
+	return r;
 }
 
 void
@@ -223,6 +231,22 @@ db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 	*ret_value = sqlite3_column_int64(q, 0);
 	db_done(q);
 	return 0;
+}
+
+struct db *
+db_read(struct index *ix)
+{
+	struct db *db = lock_try(&ix->writer.lock) ? &ix->writer : &ix->reader;
+
+	if (db == &ix->reader)
+		lock_take(&db->lock);
+	return db;
+}
+
+void
+db_read_done(struct db *db)
+{
+	lock_drop(&db->lock);
 }
 
 int

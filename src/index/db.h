@@ -34,7 +34,9 @@ struct db {
 	struct index *owner;
 };
 
-int db_open(struct db *db, struct index *owner, const char *path, bool readonly, struct error *err);
+/* A bare connection, closed by the caller, also after a failure. */
+int db_connect(const char *path, sqlite3 **ret_handle, struct error *err);
+int db_open(struct db *db, struct index *owner, const char *path, struct error *err);
 void db_close(struct db *db);
 
 /* Run a statement without result rows.  Returns 0 or -errno. */
@@ -47,6 +49,11 @@ int db_step(struct db *db, sqlite3_stmt *q);
 void db_done(sqlite3_stmt *q);
 /* One integer; -ENOENT when there is no row. */
 int db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...);
+
+/* A connection for a short look, locked: the writer where it is free, whose cached pages its own
+ * commits leave valid, else the reader. */
+struct db *db_read(struct index *ix);
+void db_read_done(struct db *db);
 
 /* Writer: take the lock and BEGIN IMMEDIATE; commit or roll back and drop the lock.
  * db_end() commits when r >= 0, else rolls back; returns r, or the commit's failure. */
@@ -65,7 +72,7 @@ struct index {
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	char *dir;
 	bool is_new;
-	_Atomic uint64_t next_ino, ino_limit;	/* limit: reserved durably in meta; writer.lock */
+	_Atomic uint64_t sequence, sequence_limit;	/* next number; what is reserved durably in meta (writer.lock) */
 	_Atomic uint64_t statements, commits, syncs;
 	_Atomic uint64_t changes;	/* commits so far */
 	_Atomic uint64_t synced;	/* of those, durable */
@@ -83,6 +90,8 @@ struct index {
 enum { INODE_COLUMN_COUNT = 17 };
 struct inode;
 void inode_read(sqlite3_stmt *q, int at, struct inode *ret_inode);
+/* A name column; ret_name holds INDEX_NAME_MAX + 1. */
+void name_read(sqlite3_stmt *q, int at, char *ret_name);
 
 /* Inside a transaction of the writer. */
 int inode_load(struct db *db, uint64_t ino, struct inode *ret_inode);
@@ -90,7 +99,9 @@ int work_add(struct db *db, int kind, uint64_t id, int64_t due);
 /* Put an upload off, and with `add` queue it if it isn't. */
 int work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add);
 int work_done(struct db *db, int kind, uint64_t id);
-int ino_allocate(struct index *ix, uint64_t *ret_ino);
+/* A number for an inode or a dentry that was never given out before, not even before a power
+ * cut.  Outside of a transaction. */
+int sequence_next(struct index *ix, uint64_t *ret_number);
 
 int path_load(struct db *db, uint64_t ino, char **ret_path);
 

@@ -67,11 +67,10 @@ index_derived_set(struct index *ix, const struct derivation *d, int64_t keep_due
 int
 index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 {
-	struct db *db = &ix->reader;
+	struct db *db = db_read(ix);
 	sqlite3_stmt *q;
 	int r;
 
-	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT generation, version, failed, keep, path, json FROM derivation"
 	    " WHERE ino=?", "i", (int64_t)ino);
 	if (r == 0)
@@ -91,7 +90,7 @@ index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 	} else if (r == 0) {
 		r = -ENOENT;
 	}
-	lock_drop(&db->lock);
+	db_read_done(db);
 	return r;
 }
 

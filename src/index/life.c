@@ -38,14 +38,21 @@ index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct in
 	return 0;
 }
 
+/* `state` and `flags` are what the row has now: naming a column that an index covers costs a
+ * write of that index, also when nothing moves. */
 static int
-flushed(struct db *db, struct inode *i, const struct staged_stat *st)
+flushed(struct db *db, struct inode *i, const struct staged_stat *st, enum object_state state,
+    uint32_t flags)
 {
 	if (st->mtime != i->staged_mtime && st->mtime > i->ctime)
 		i->ctime = st->mtime;
 	i->size = st->size;
 	i->mtime = i->staged_mtime = st->mtime;
 	i->atime = st->atime;
+	if (state == i->state && flags == i->flags)
+		return db_run(db, "UPDATE inode SET size=?, mtime=?, staged_mtime=?, atime=?, ctime=?"
+		    " WHERE ino=?", "iiiiii", (int64_t)i->size, i->mtime, i->staged_mtime, i->atime,
+		    i->ctime, (int64_t)i->ino);
 	return db_run(db, "UPDATE inode SET size=?, mtime=?, staged_mtime=?, atime=?, ctime=?, state=?,"
 	    " flags=? WHERE ino=?", "iiiiiiii", (int64_t)i->size, i->mtime, i->staged_mtime, i->atime,
 	    i->ctime, (int64_t)i->state, (int64_t)i->flags, (int64_t)i->ino);
@@ -63,10 +70,12 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 		return r;
 	r = inode_load(db, ino, &i);
 	if (r == 0) {
+		uint32_t flags = i.flags;
+
 		/* Who writes it anew makes it whole; who only looks doesn't. */
 		if (st->mtime != i.staged_mtime || st->size != i.size)
 			i.flags &= ~(uint32_t)INODE_TORN;
-		r = flushed(db, &i, st);
+		r = flushed(db, &i, st, i.state, flags);
 	}
 	if (r == 0 && i.nlink > 0)
 		r = work_quiet(db, ino, quiet, true);
@@ -119,7 +128,7 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 		bool stored = !changed && i.object != 0;
 
 		i.state = stored ? OBJECT_STORED : OBJECT_DIRTY;
-		r = flushed(db, &i, st);
+		r = flushed(db, &i, st, OBJECT_OPEN, i.flags);
 		if (r == 0 && stored)
 			r = unchanged(db, &i);
 		else if (r == 0)

@@ -91,11 +91,10 @@ object_at(struct db *db, const char *backend, const char *key, struct object *re
 int
 index_object_get(struct index *ix, uint64_t id, struct object *ret_object)
 {
-	int r;
+	struct db *db = db_read(ix);
+	int r = object_load(db, id, ret_object);
 
-	lock_take(&ix->reader.lock);
-	r = object_load(&ix->reader, id, ret_object);
-	lock_drop(&ix->reader.lock);
+	db_read_done(db);
 	return r;
 }
 

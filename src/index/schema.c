@@ -6,8 +6,8 @@
  *   1. A file that SQLite calls damaged, or that is no database, is never written
  *      to: opening it fails and names the last verified snapshot.
  *   2. Before an older schema is upgraded a snapshot is made; a newer one is refused.
- *   3. Inode numbers come from a counter whose limit is durable before a number
- *      below it is given out, so that none is used twice, not even after a power cut.
+ *   3. Inode numbers and dentry ids come from one counter whose limit is durable before a
+ *      number below it is given out, so that none is used twice, not even after a power cut.
  */
 #include "index/db.h"
 
@@ -29,9 +29,10 @@
 enum {
 	SCHEMA_VERSION = 1,
 	APPLICATION_ID = 0x74626673,	/* "tbfs" */
-	INO_BLOCK = 65536,		/* inode numbers reserved at a time */
-	CHECKPOINT_PAGES = 4000,	/* WAL size that asks for a checkpoint: 16 MB */
-	FRAME_BYTES = 4096 + 24,	/* of a page in the log */
+	SEQUENCE_BLOCK = 65536,		/* numbers reserved at a time */
+	CHECKPOINT_BYTES = 16 << 20,	/* size of the log that asks for a checkpoint */
+	PAGE_BYTES = 1024,		/* rows are small: a commit writes whole pages to the log */
+	FRAME_BYTES = PAGE_BYTES + 24,	/* of a page in the log */
 	GROW_BYTES = 1 << 20,
 	SNAPSHOTS_KEPT = 6,
 };
@@ -50,9 +51,8 @@ static const char schema_sql[] =
 	"CREATE TABLE xattr(ino INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,"
 	" PRIMARY KEY(ino, name)) WITHOUT ROWID;"
 	/* id: the readdir cookie, never reused; a rename keeps it. */
-	"CREATE TABLE dentry(id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL,"
-	" name BLOB NOT NULL, ino INTEGER NOT NULL);"
-	"CREATE UNIQUE INDEX dentry_name ON dentry(parent, name);"
+	"CREATE TABLE dentry(parent INTEGER NOT NULL, name BLOB NOT NULL, id INTEGER NOT NULL,"
+	" ino INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
 	"CREATE INDEX dentry_order ON dentry(parent, id);"
 	"CREATE INDEX dentry_ino ON dentry(ino);"
 	"CREATE TABLE object(id INTEGER PRIMARY KEY AUTOINCREMENT, status INTEGER NOT NULL,"
@@ -70,7 +70,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
-	"INSERT INTO meta VALUES('object_seq',0),('ino_limit',2),('clean',1),('life','');";
+	"INSERT INTO meta VALUES('object_seq',0),('sequence_limit',2),('clean',1),('life','');";
 
 static int
 run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err)
@@ -181,6 +181,7 @@ schema_setup(struct index *ix, struct error *err)
 {
 	sqlite3 *h = ix->writer.handle;
 	int version = 0, id = 0, tables = 0, r;
+	char page[64];
 
 	/* The first statement that reads the file tells whether it is a database at all. */
 	if (pragma_int(h, "SELECT count(*) FROM sqlite_schema", &tables) < 0)
@@ -197,7 +198,10 @@ schema_setup(struct index *ix, struct error *err)
 		if (r < 0)
 			return r;
 	}
-	r = run_script(ix, h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
+	(void)snprintf(page, sizeof(page), "PRAGMA page_size=%d;", PAGE_BYTES);
+	r = tables > 0 ? 0 : run_script(ix, h, page, err);
+	if (r == 0)
+		r = run_script(ix, h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
 	    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);
@@ -206,34 +210,33 @@ schema_setup(struct index *ix, struct error *err)
 
 /* Numbers up to the limit in meta may have been given out before: start above it. */
 static int
-ino_reserve(struct index *ix, uint64_t limit)
+sequence_reserve(struct index *ix, uint64_t limit)
 {
 	int r;
 
 	r = db_begin(ix);
 	if (r == 0)
-		r = db_end(ix, db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='ino_limit'", "i",
+		r = db_end(ix, db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='sequence_limit'", "i",
 		    (int64_t)limit));
 	if (r == 0)
 		r = index_sync(ix);
 	if (r == 0)
-		atomic_store(&ix->ino_limit, limit);
+		atomic_store(&ix->sequence_limit, limit);
 	return r;
 }
 
-/* Called outside a transaction before one that needs a number. */
 int
-ino_allocate(struct index *ix, uint64_t *ret_ino)
+sequence_next(struct index *ix, uint64_t *ret_number)
 {
-	uint64_t ino = atomic_fetch_add(&ix->next_ino, 1);
+	uint64_t number = atomic_fetch_add(&ix->sequence, 1);
 
-	while (ino >= atomic_load(&ix->ino_limit)) {
-		int r = ino_reserve(ix, ino + INO_BLOCK);
+	while (number >= atomic_load(&ix->sequence_limit)) {
+		int r = sequence_reserve(ix, number + SEQUENCE_BLOCK);
 
 		if (r < 0)
 			return r;
 	}
-	*ret_ino = ino;
+	*ret_number = number;
 	return 0;
 }
 
@@ -281,21 +284,21 @@ open_connections(struct index *ix, const char *path, const struct index_options 
 	if (r < 0)
 		return error_set(err, -errno, "the index %s can't be opened: %s", path, strerror(errno));
 	(void)close(r);
-	r = db_open(&ix->writer, ix, path, false, err);
+	r = db_open(&ix->writer, ix, path, err);
 	if (r == 0)
 		r = schema_setup(ix, err);
 	if (r == 0)
-		r = db_open(&ix->reader, ix, path, true, err);
+		r = db_open(&ix->reader, ix, path, err);
+	if (r == 0)
+		r = run_script(ix, ix->reader.handle, "PRAGMA query_only=ON;", err);
+	if (r == 0)
+		r = db_connect(path, &ix->maintenance, err);
 	if (r < 0)
 		return r;
-	if (sqlite3_open_v2(path, &ix->maintenance, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
-	    NULL) != SQLITE_OK)
-		return error_set(err, -EIO, "index %s can't be opened", path);
-	(void)sqlite3_busy_timeout(ix->maintenance, 10000);
 	lock_take(&ix->writer.lock);
 	r = db_int(&ix->writer, &clean, "SELECT value FROM meta WHERE name='clean'", "");
 	if (r == 0)
-		r = db_int(&ix->writer, &limit, "SELECT value FROM meta WHERE name='ino_limit'", "");
+		r = db_int(&ix->writer, &limit, "SELECT value FROM meta WHERE name='sequence_limit'", "");
 	if (r == 0)
 		r = db_int(&ix->writer, &same, "SELECT value=? FROM meta WHERE name='life'", "s", life);
 	if (r == 0)
@@ -312,7 +315,7 @@ open_connections(struct index *ix, const char *path, const struct index_options 
 		return error_set(err, -errno, "the index's log %s can't be opened: %s", wal, strerror(errno));
 	set_reserve(ix, opt->reserve);
 	*ret_end = clean != 0 ? INDEX_ENDED_WELL : same != 0 ? INDEX_KILLED : INDEX_POWER_CUT;
-	atomic_store(&ix->next_ino, (uint64_t)limit);
+	atomic_store(&ix->sequence, (uint64_t)limit);
 	return index_sync(ix);
 }
 
@@ -379,7 +382,7 @@ index_checkpoint(struct index *ix)
 	struct stat st;
 
 	(void)snprintf(path, sizeof(path), "%s/index.db-wal", ix->dir);
-	if (stat(path, &st) < 0 || st.st_size < (off_t)CHECKPOINT_PAGES * 4096)
+	if (stat(path, &st) < 0 || st.st_size < CHECKPOINT_BYTES)
 		return;
 	(void)sqlite3_wal_checkpoint_v2(ix->maintenance, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }

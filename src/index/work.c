@@ -151,11 +151,10 @@ work_read(sqlite3_stmt *q, struct work *ret_work)
 int
 index_work_get(struct index *ix, enum work_kind kind, uint64_t id, struct work *ret_work)
 {
-	struct db *db = &ix->reader;
+	struct db *db = db_read(ix);
 	sqlite3_stmt *q;
 	int r;
 
-	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=? AND id=?", "ii",
 	    (int64_t)kind, (int64_t)id);
 	if (r == 0)
@@ -167,7 +166,7 @@ index_work_get(struct index *ix, enum work_kind kind, uint64_t id, struct work *
 	} else if (r == 0) {
 		r = -ENOENT;
 	}
-	lock_drop(&db->lock);
+	db_read_done(db);
 	return r;
 }
 

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The end of an inode, and its return.  An inode whose last name went keeps its row (nlink 0)
+ * while somebody holds it; reaping turns its objects and staged bytes into work and deletes the
+ * row.  What is found without a row is put back by its place.
+ */
+#include "index/tree.h"
+
+#include "base/clock.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#define DERIVED_GO_NS (2 * NSEC_PER_SEC)
+
+static int
+read_inos(struct db *db, sqlite3_stmt *q, uint64_t *ret_inos, size_t max)
+{
+	size_t n = 0;
+	int r = 0;
+
+	while (n < max && (r = db_step(db, q)) == 1)
+		ret_inos[n++] = (uint64_t)sqlite3_column_int64(q, 0);
+	if (n == max)
+		db_done(q);
+	return r < 0 ? r : (int)n;
+}
+
+int
+index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? LIMIT ?", "ii", before,
+	    (int64_t)max);
+	if (r == 0)
+		r = read_inos(db, q, ret_inos, max);
+	lock_drop(&db->lock);
+	return r;
+}
+
+int
+index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max)
+{
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? LIMIT ?", "ii", ctime,
+	    (int64_t)max);
+	if (r == 0)
+		r = read_inos(db, q, ret_inos, max);
+	lock_drop(&db->lock);
+	return r;
+}
+
+static int
+reap_objects(struct db *db, uint64_t ino, int64_t now)
+{
+	int r;
+
+	r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " SELECT 3, id, ?, ?, 0, 0, '' FROM object WHERE ino=?"
+	    " ON CONFLICT(kind,id) DO UPDATE SET due=excluded.due, stuck=0", "iii", now, now,
+	    (int64_t)ino);
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET status=3 WHERE ino=?", "i", (int64_t)ino);
+	return r;
+}
+
+int
+index_reap(struct index *ix, uint64_t ino)
+{
+	struct db *db = &ix->writer;
+	int64_t now = clock_wall_ns(), id = (int64_t)ino;
+	struct inode inode;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = inode_load(db, ino, &inode);
+	if (r == 0 && inode.nlink != 0)
+		r = -EBUSY;
+	if (r == 0)
+		r = reap_objects(db, ino, now);
+	if (r == 0)
+		r = db_run(db, "DELETE FROM xattr WHERE ino=?", "i", id);
+	if (r == 0 && S_ISLNK(inode.mode))
+		r = db_run(db, "DELETE FROM symlink WHERE ino=?", "i", id);
+	if (r == 0)
+		r = db_run(db, "DELETE FROM work WHERE id=? AND kind IN (1,2,4,6,7)", "i", id);
+	/* What was derived from it goes by the processor's hand, when `rm -r` has had its turn. */
+	if (r == 0)
+		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE ino=?", "iii", now,
+		    now + DERIVED_GO_NS, id);
+	if (r == 0)
+		r = db_run(db, "DELETE FROM inode WHERE ino=?", "i", id);
+	if (r == 0 && (S_ISREG(inode.mode) || S_ISDIR(inode.mode)))
+		r = work_add(db, WORK_FREE, ino, now);
+	return db_end(ix, r);
+}
+
+void
+index_ino_above(struct index *ix, uint64_t ino)
+{
+	if (atomic_load(&ix->sequence) <= ino)
+		atomic_store(&ix->sequence, ino + 1);
+}
+
+int
+index_restore(struct index *ix, const struct inode *inode, uint64_t parent, const char *name)
+{
+	struct db *db = &ix->writer;
+	uint64_t id;
+	int r = sequence_next(ix, &id);
+
+	if (r == 0)
+		r = db_begin(ix);
+	if (r < 0)
+		return r;
+	r = parent_check(db, parent);
+	if (r == 0)
+		r = dentry_insert(db, parent, name, id, inode->ino);
+	if (r == 0)
+		r = inode_insert(db, inode);
+	if (r == 0)
+		r = parent_touch(db, parent, S_ISDIR(inode->mode) ? 1 : 0, inode->ctime, true);
+	return db_end(ix, r);
+}

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * Rename: onto nothing, onto something, or exchange.  One transaction: no reader ever sees
+ * neither name, and what goes with it (the replaced inode's end, relocations) is queued in it.
+ */
+#include "index/tree.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+struct rename_call {
+	uint64_t parent, newparent;
+	const char *name, *newname;
+	const struct quiet *quiet;
+	int64_t now;
+};
+
+/* Would moving directory `dir` below `newparent` make a loop? */
+static int
+check_loop(struct db *db, uint64_t dir, uint64_t newparent)
+{
+	int64_t at = (int64_t)newparent;
+	int depth, r;
+
+	for (depth = 0; depth < TREE_DEPTH_MAX; depth++) {
+		if ((uint64_t)at == dir)
+			return -EINVAL;
+		if (at == INDEX_ROOT)
+			return 0;
+		r = db_int(db, &at, "SELECT parent FROM dentry WHERE ino=?", "i", at);
+		if (r < 0)
+			return r;
+	}
+	return -ELOOP;
+}
+
+/* What a file or directory that moved asks for: its object follows its name. */
+static int
+moved_work(struct db *db, const struct inode *inode, const struct quiet *quiet)
+{
+	int r = 0;
+
+	if (S_ISDIR(inode->mode))
+		return work_add(db, WORK_EXPAND, inode->ino, quiet->due);
+	if (!S_ISREG(inode->mode))
+		return 0;
+	if (inode->state == OBJECT_OPEN || inode->state == OBJECT_DIRTY)
+		r = work_quiet(db, inode->ino, quiet, false);
+	if (r == 0 && inode->object != 0)
+		r = work_add(db, WORK_RELOCATE, inode->ino, quiet->due);
+	return r;
+}
+
+static int
+rename_replace(struct db *db, const struct rename_call *c, const struct inode *src, struct inode *dst)
+{
+	int r = 0;
+
+	if (S_ISDIR(dst->mode) && !S_ISDIR(src->mode))
+		return -EISDIR;
+	if (!S_ISDIR(dst->mode) && S_ISDIR(src->mode))
+		return -ENOTDIR;
+	if (S_ISDIR(dst->mode))
+		r = empty_dir(db, dst, INDEX_RMDIR_USER, c->now);
+	if (r == 0)
+		r = dentry_delete(db, c->newparent, c->newname);
+	if (r == 0)
+		r = inode_unlinked(db, dst, c->now);
+	if (r == 0 && !S_ISDIR(dst->mode) && dst->nlink > 0 && dst->object != 0)
+		r = work_add(db, WORK_RELOCATE, dst->ino, c->now);
+	return r;
+}
+
+static int
+rename_move(struct db *db, const struct rename_call *c, struct inode *src, struct inode *dst)
+{
+	bool dir = S_ISDIR(src->mode), derived = (src->flags & INODE_DERIVED) != 0;
+	int gone = dir && dst->ino != 0 ? -1 : 0, r = 0;
+
+	if (dir && c->parent != c->newparent)
+		r = check_loop(db, src->ino, c->newparent);
+	if (r == 0 && dst->ino != 0)
+		r = rename_replace(db, c, src, dst);
+	if (r == 0)
+		r = db_run(db, "UPDATE dentry SET parent=?, name=? WHERE parent=? AND name=?", "ibib",
+		    (int64_t)c->newparent, c->newname, (int)strlen(c->newname), (int64_t)c->parent, c->name,
+		    (int)strlen(c->name));
+	if (r == 0 && !derived) {
+		src->ctime = c->now;
+		r = db_run(db, "UPDATE inode SET ctime=? WHERE ino=?", "ii", c->now, (int64_t)src->ino);
+	}
+	if (r == 0)
+		r = parent_touch(db, c->newparent,
+		    gone + (dir && c->parent != c->newparent ? 1 : 0), c->now, derived);
+	if (r == 0 && c->parent != c->newparent)
+		r = parent_touch(db, c->parent, dir ? -1 : 0, c->now, derived);
+	if (r == 0)
+		r = moved_work(db, src, c->quiet);
+	return r;
+}
+
+static int
+rename_exchange(struct db *db, const struct rename_call *c, struct inode *src, struct inode *dst)
+{
+	int up = (S_ISDIR(dst->mode) ? 1 : 0) - (S_ISDIR(src->mode) ? 1 : 0), r = 0;
+
+	if (S_ISDIR(src->mode))
+		r = check_loop(db, src->ino, c->newparent);
+	if (r == 0 && S_ISDIR(dst->mode))
+		r = check_loop(db, dst->ino, c->parent);
+	/* The two rows swap what they point at: no name is ever missing. */
+	if (r == 0)
+		r = dentry_point(db, c->parent, c->name, dst->ino);
+	if (r == 0)
+		r = dentry_point(db, c->newparent, c->newname, src->ino);
+	if (r == 0)
+		r = db_run(db, "UPDATE inode SET ctime=? WHERE ino IN (?,?)", "iii", c->now,
+		    (int64_t)src->ino, (int64_t)dst->ino);
+	src->ctime = dst->ctime = c->now;
+	if (r == 0)
+		r = parent_touch(db, c->parent, c->parent == c->newparent ? 0 : up, c->now, false);
+	if (r == 0 && c->parent != c->newparent)
+		r = parent_touch(db, c->newparent, -up, c->now, false);
+	if (r == 0)
+		r = moved_work(db, src, c->quiet);
+	if (r == 0)
+		r = moved_work(db, dst, c->quiet);
+	return r;
+}
+
+int
+index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newparent,
+    const char *newname, unsigned flags, const struct quiet *quiet,
+    struct index_renamed *ret_renamed)
+{
+	struct rename_call c = { parent, newparent, name, newname, quiet, quiet->now };
+	struct inode src, dst = { 0 };
+	struct db *db = &ix->writer;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = dentry_find(db, parent, name, &src);
+	if (r == 0)
+		r = parent_check(db, newparent);
+	if (r == 0) {
+		r = dentry_find(db, newparent, newname, &dst);
+		if (r == -ENOENT && (flags & INDEX_EXCHANGE) == 0)
+			r = 0;
+		else if (r == 0 && (flags & INDEX_NOREPLACE) != 0)
+			r = -EEXIST;
+	}
+	/* Two names of one inode: POSIX says nothing happens. */
+	if (r == 0 && dst.ino == src.ino)
+		dst.ino = 0;
+	else if (r == 0 && (flags & INDEX_EXCHANGE) != 0)
+		r = rename_exchange(db, &c, &src, &dst);
+	else if (r == 0)
+		r = rename_move(db, &c, &src, &dst);
+	r = db_end(ix, r);
+	if (r == 0)
+		*ret_renamed = (struct index_renamed){ .moved = src, .other = dst };
+	return r;
+}

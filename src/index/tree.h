@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+#ifndef TBFS_INDEX_TREE_H
+#define TBFS_INDEX_TREE_H
+
+/*
+ * Pieces of the transactions that change names; private to src/index/.  All run inside one of
+ * the writer, and return 0 or -errno.
+ */
+#include "index/db.h"
+#include "index/index.h"
+
+enum { TREE_DEPTH_MAX = 4096 };	/* directories; a longer walk is a damaged tree */
+
+int inode_insert(struct db *db, const struct inode *i);
+/* A name of `inode` went: one link less, and for a directory none at all. */
+int inode_unlinked(struct db *db, struct inode *inode, int64_t now);
+
+/* The inode that has this name. */
+int dentry_find(struct db *db, uint64_t parent, const char *name, struct inode *ret_inode);
+/* `id` is a number from sequence_next() that no other dentry has: an inode's first name takes
+ * the inode's own. */
+int dentry_insert(struct db *db, uint64_t parent, const char *name, uint64_t id, uint64_t ino);
+/* Let the name stand for another inode; it keeps its id. */
+int dentry_point(struct db *db, uint64_t parent, const char *name, uint64_t ino);
+int dentry_delete(struct db *db, uint64_t parent, const char *name);
+
+/* Is it a directory that takes entries? */
+int parent_check(struct db *db, uint64_t parent);
+/* The directory gained or lost an entry; `links`: by how much its nlink moves. */
+int parent_touch(struct db *db, uint64_t parent, int links, int64_t now, bool derived);
+/* A directory that is to go must be empty, or becomes so. */
+int empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int64_t now);
+
+#endif
