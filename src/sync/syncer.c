@@ -223,6 +223,10 @@ syncer_free(struct syncer *s)
 
 /* ---- draining ---- */
 
+/* The way that work takes: what one of these ends can begin another further down.  Counted in
+ * this order nothing is missed that moves on meanwhile. */
+static const enum work_kind flow[] = { WORK_EXPAND, WORK_UPLOAD, WORK_RELOCATE, WORK_REMOVE };
+
 struct drain_look {
 	struct sync_progress p;
 	uint64_t sample;
@@ -250,9 +254,9 @@ drain_look(struct syncer *s, uint64_t dir, struct drain_look *l)
 	size_t k;
 
 	*l = (struct drain_look){ .sample = 0 };
-	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++)
-		if (order[k] == WORK_UPLOAD || dir == INDEX_ROOT)
-			(void)index_work_below(s->ix, order[k], dir, drain_count, l);
+	for (k = 0; k < sizeof(flow) / sizeof(flow[0]); k++)
+		if (flow[k] == WORK_UPLOAD || dir == INDEX_ROOT)
+			(void)index_work_below(s->ix, flow[k], dir, drain_count, l);
 	if (l->sample != 0 && index_path(s->ix, l->sample, &path) == 0)
 		(void)snprintf(l->p.path, sizeof(l->p.path), "%s", path);
 	l->p.busy = core_count_writers(s->core, dir);
@@ -263,9 +267,9 @@ drain_hurry(struct syncer *s, uint64_t dir, bool failed_too)
 {
 	size_t k;
 
-	for (k = 0; k < sizeof(order) / sizeof(order[0]); k++)
-		if (order[k] == WORK_UPLOAD || dir == INDEX_ROOT)
-			(void)index_work_hurry(s->ix, order[k], dir, failed_too);
+	for (k = 0; k < sizeof(flow) / sizeof(flow[0]); k++)
+		if (flow[k] == WORK_UPLOAD || dir == INDEX_ROOT)
+			(void)index_work_hurry(s->ix, flow[k], dir, failed_too);
 	syncer_wake(s, 0);
 }
 
