@@ -43,7 +43,8 @@ struct core_events {
 	void (*work_queued)(void *arg, int64_t due);	/* for the syncer, at this wall clock ns */
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
-	void (*changed)(void *arg, uint64_t ino);	/* name, owner, mode or mtime of an original */
+	/* Name, owner, mode or mtime of an original moved, or it is gone. */
+	void (*changed)(void *arg, uint64_t ino);
 	/* A user removed a derived file: it is to come back. */
 	void (*derived_gone)(void *arg, uint64_t parent, const char *name);
 	/* user.tbfs.<what> that core doesn't know; as getxattr and setxattr. */

@@ -112,8 +112,10 @@ reap(struct core *c, uint64_t ino)
 
 	if (r < 0 && r != -ENOENT && r != -EBUSY)
 		(void)log_errno(r, "inode %ju can't be reaped", (uintmax_t)ino);
-	if (r == 0)
+	if (r >= 0)
 		work_queued(c, 0);
+	if (r > 0 && c->events.changed != NULL)
+		c->events.changed(c->events.arg, ino);
 }
 
 struct node *

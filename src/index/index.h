@@ -156,7 +156,8 @@ int index_place(struct index *ix, uint64_t ino, uint64_t *ret_parent, char *ret_
  * holds; or is exactly `ctime`: what went together with a directory. */
 int index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max);
 int index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max);
-/* Delete the row of an inode without a name; its objects and staged bytes become work. */
+/* Delete the row of an inode without a name; its objects and staged bytes become work.  1 when
+ * what was derived from it did so too, 0 when there is nothing. */
 int index_reap(struct index *ix, uint64_t ino);
 
 /* Numbers up to this one are taken. */

@@ -78,7 +78,7 @@ index_reap(struct index *ix, uint64_t ino)
 	struct db *db = &ix->writer;
 	int64_t now = clock_wall_ns(), id = (int64_t)ino;
 	struct inode inode;
-	int r = db_begin(ix);
+	int r = db_begin(ix), derived;
 
 	if (r < 0)
 		return r;
@@ -95,14 +95,16 @@ index_reap(struct index *ix, uint64_t ino)
 		r = db_run(db, "DELETE FROM work WHERE id=? AND kind IN (1,2,4,6,7)", "i", id);
 	/* What was derived from it goes by the processor's hand, when `rm -r` has had its turn. */
 	if (r == 0)
-		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		r = db_change(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 		    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE ino=?", "iii", now,
 		    now + DERIVED_GO_NS, id);
-	if (r == 0)
+	derived = r;
+	if (r >= 0)
 		r = db_run(db, "DELETE FROM inode WHERE ino=?", "i", id);
 	if (r == 0 && (S_ISREG(inode.mode) || S_ISDIR(inode.mode)))
 		r = work_add(db, WORK_FREE, ino, now);
-	return db_end(ix, r);
+	r = db_end(ix, r);
+	return r < 0 ? r : derived;
 }
 
 void

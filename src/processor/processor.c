@@ -336,10 +336,13 @@ processor_changed(struct processor *p, uint64_t ino)
 	struct derivation d;
 	struct inode inode;
 	struct keep_path k;
+	int r = index_get(p->ix, ino, &inode);
 
-	if (index_get(p->ix, ino, &inode) < 0 || (inode.flags & INODE_DERIVED) != 0)
+	if (r == -ENOENT) {
+		/* Gone: the index has queued what that asks for. */
+	} else if (r < 0 || (inode.flags & INODE_DERIVED) != 0) {
 		return;
-	if (S_ISDIR(inode.mode)) {
+	} else if (S_ISDIR(inode.mode)) {
 		(void)index_derive_below(p->ix, ino, clock_wall_ns());
 	} else if (S_ISREG(inode.mode) && inode.state != OBJECT_OPEN) {
 		if (index_derived_get(p->ix, ino, &d) == 0) {
@@ -385,9 +388,10 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
 		(void)index_work_hurry(p->ix, WORK_UPLOAD, dir, false);
 		(void)index_work_hurry(p->ix, WORK_DERIVE, dir, false);
 		(void)index_work_hurry(p->ix, WORK_KEEP, INDEX_ROOT, false);
+		/* In the order in which a file goes through them: none is missed between two. */
+		(void)index_open_below(p->ix, dir, &open);
 		(void)index_work_below(p->ix, WORK_DERIVE, dir, count_one, &remaining);
 		(void)index_work_below(p->ix, WORK_KEEP, INDEX_ROOT, count_one, &remaining);
-		(void)index_open_below(p->ix, dir, &open);
 		if (remaining + open == 0)
 			return 0;
 		if (!progress(arg, remaining + open))
