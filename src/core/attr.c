@@ -54,15 +54,41 @@ core_is_hidden(const struct core *c, const struct inode *inode)
 	return c->opt.hide_derived && (inode->flags & INODE_DERIVED) != 0;
 }
 
+/* Is an OPEN file sure to stay as it is until somebody opens it for writing?  Asked of the
+ * kernel once after each writer: a mapping may live on. */
+static bool
+is_still(struct core *c, uint64_t ino)
+{
+	struct node *n = node_find(c, ino);
+	bool still;
+	int fd;
+
+	if (n == NULL)
+		return false;
+	node_lock(c, n);
+	if (atomic_load(&n->writers) == 0 && !n->still &&
+	    (fd = staging_open(c->st, ino, O_RDONLY)) >= 0) {
+		n->still = staging_is_quiet(fd) == 0;
+		(void)close(fd);
+	}
+	still = n->still;
+	node_unlock(c, n);
+	node_put(c, n);
+	return still;
+}
+
 int
 core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr)
 {
 	struct inode inode;
 	int r = index_get(c->ix, ino, &inode);
+	bool still;
 
 	if (r < 0)
 		return r;
+	still = inode.state == OBJECT_OPEN && is_still(c, ino);
 	core_fill_attr(c, &inode, ret_attr);
+	ret_attr->moving = ret_attr->moving && !still;
 	return 0;
 }
 

@@ -88,7 +88,7 @@ int core_recover(struct core *c, enum index_end end, struct recovery *ret_recove
 struct attr {
 	struct inode inode;
 	uint64_t blocks;		/* of 512 bytes */
-	bool moving;			/* do not cache: the bytes may change without the daemon */
+	bool moving;			/* do not cache: it may change without anybody being told */
 };
 
 int core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr);
@@ -152,6 +152,7 @@ struct handle {
 	int fd;				/* of the staged file; -1 with passthrough */
 	int flags;			/* open flags */
 	bool writer;
+	bool was_still;			/* a client may rely on attributes that could move from now on */
 	bool kill_priv;			/* the inode has setuid or setgid bits a write must clear */
 };
 
@@ -160,7 +161,7 @@ int core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode
     const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
 int core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
     const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
-/* May take long (a link to break, cold bytes to fetch): core_open_blocks() tells. */
+/* May take long (cold bytes to fetch, a sync, a link to break): core_open_blocks() tells. */
 int core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle);
 bool core_open_blocks(struct core *c, uint64_t ino, int flags);
 int core_flush(struct core *c, struct handle *h);
@@ -176,9 +177,11 @@ void core_written(struct core *c, struct handle *h, const struct caller *who);
 
 /* The kernel's registered descriptor of a node's staged file, shared by its handles: one id
  * at a time, `take` (NULL: don't) registers (0: not possible), `drop` gives back when the last has gone.
- * Called by fs with the handle just opened or about to be released. */
-int32_t core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd),
-    void *arg);
+ * Called by fs with the handle just opened or about to be released.  Where there is no id
+ * (*ret_id 0) the handle has a descriptor of its own afterwards that can do what its flags say;
+ * -errno when that can't be had. */
+int core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd),
+    void *arg, int32_t *ret_id);
 int32_t core_backing_drop(struct core *c, struct handle *h);	/* id to close now; 0: none */
 
 /* ---- the life of a file, for syncer and processor ---- */

@@ -154,6 +154,7 @@ node_flush(struct core *c, struct node *n, bool force)
 	struct inode inode;
 	uint64_t parent;
 	struct stat st;
+	bool named;
 	int r = staging_stat(c->st, n->ino, &st);
 
 	if (r < 0)
@@ -163,14 +164,15 @@ node_flush(struct core *c, struct node *n, bool force)
 		n->changed = true;
 	if (!force && same_staged(&now, &n->flushed))
 		return 0;
-	r = index_place(c->ix, n->ino, &parent, name);
-	quiet = quiet_for(c, r == 0 ? name : NULL);
+	named = index_place(c->ix, n->ino, &parent, name) == 0;
+	quiet = quiet_for(c, named ? name : NULL);
 	r = index_mark_flushed(c->ix, n->ino, &now, &quiet, &inode);
 	if (r < 0)
 		return r;
 	n->queued = true;
 	n->change = index_changes(c->ix);
-	place_update(c, n->ino);
+	if (named)
+		place_write(c, &inode, parent, name);
 	/* Writing the place moved the staged ctime: that is ours. */
 	if (staging_stat(c->st, n->ino, &st) == 0)
 		stat_to_staged(&st, &n->flushed);
@@ -219,16 +221,12 @@ handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct 
 bool
 core_open_blocks(struct core *c, uint64_t ino, int flags)
 {
-	struct object object;
 	struct inode inode;
 
 	if (index_get(c->ix, ino, &inode) < 0)
 		return false;
-	if (inode.state == OBJECT_REMOTE)
-		return true;
-	if (!wants_write(flags) || inode.state != OBJECT_STORED)
-		return false;
-	return index_object_get(c->ix, inode.object, &object) == 0 && object.linked;
+	/* Cold bytes to fetch; or leaving STORED, which is synced, and may have a link to break. */
+	return inode.state == OBJECT_REMOTE || (wants_write(flags) && inode.state == OBJECT_STORED);
 }
 
 /* Fetch the bytes of a file that is only in the backend into a new staged file. */
@@ -272,17 +270,19 @@ static int
 open_locked(struct core *c, struct node *n, int flags)
 {
 	bool writer = wants_write(flags);
-	int fd;
+	int fd = (flags & O_TRUNC) != 0 ? staging_open(c->st, n->ino, O_WRONLY | O_TRUNC) : -1;
 
-	fd = staging_open(c->st, n->ino, (flags & O_TRUNC) != 0 ? O_RDWR | O_TRUNC :
-	    writer ? O_RDWR : O_RDONLY);
+	if (fd >= 0)
+		(void)close(fd);
+	if (fd >= 0 || (flags & O_TRUNC) == 0)
+		fd = staging_open(c->st, n->ino, O_RDONLY);
 	if (fd < 0)
 		return fd == -ENOENT ? log_errno(-EIO, "inode %ju: its staged file is missing",
 		    (uintmax_t)n->ino) : fd;
 	if (writer && atomic_fetch_add(&n->writers, 1) == 0)
 		atomic_store(&n->writer_since, clock_wall_ns());
-	if ((flags & O_TRUNC) != 0)
-		n->changed = true;
+	n->changed = n->changed || (flags & O_TRUNC) != 0;
+	n->still = n->still && !writer;
 	n->opens++;
 	return fd;
 }
@@ -293,6 +293,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	struct handle *h = calloc(1, sizeof(*h));
 	struct node *n = node_get(c, ino);
 	struct inode inode;
+	bool still = false;
 	int r = h == NULL || n == NULL ? -ENOMEM : index_get(c->ix, ino, &inode);
 
 	if (r == 0 && !S_ISREG(inode.mode))
@@ -306,6 +307,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 			node_lock(c, n);
 			r = node_load(c, n, &inode);
 		}
+		still = wants_write(flags) && (inode.state != OBJECT_OPEN || n->still);
 		if (r == 0)
 			r = open_locked(c, n, flags);
 		node_unlock(c, n);
@@ -317,7 +319,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 		return r;
 	}
 	*h = (struct handle){ .ino = ino, .node = n, .fd = r, .flags = flags,
-		.writer = wants_write(flags), .kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
+		.writer = wants_write(flags), .was_still = still, .kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
 	*ret_handle = h;
 	return 0;
 }
@@ -442,34 +444,39 @@ core_written(struct core *c, struct handle *h, const struct caller *who)
 
 /* ---- passthrough ---- */
 
-int32_t
-core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd), void *arg)
+/* Open handles begin with a read-only descriptor: what is registered must be one, or the
+ * staged file would look as if it had a writer for as long as it has readers. */
+int
+core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd), void *arg,
+    int32_t *ret_id)
 {
 	struct node *n = h->node;
 	int32_t id = 0;
-	int fd;
+	int fd = -1;
 
 	node_lock(c, n);
 	if (n->backing != 0) {
 		n->backing_users++;
 		id = n->backing;
 	} else if (n->opens == 1 && take != NULL) {
-		fd = staging_open(c->st, n->ino, O_RDONLY);
-		if (fd >= 0) {
-			id = take(arg, fd);
-			(void)close(fd);
-		}
+		id = take(arg, h->fd);
 		if (id > 0) {
 			n->backing = id;
 			n->backing_users = 1;
 		}
 	}
 	node_unlock(c, n);
-	if (id > 0 && h->fd >= 0) {
-		(void)close(h->fd);
-		h->fd = -1;
+	if (id <= 0 && h->writer) {
+		fd = staging_open(c->st, n->ino, O_RDWR);
+		if (fd < 0)
+			return fd;
 	}
-	return id > 0 ? id : 0;
+	if (id > 0 || h->writer) {
+		(void)close(h->fd);
+		h->fd = fd;
+	}
+	*ret_id = id > 0 ? id : 0;
+	return 0;
 }
 
 int32_t

@@ -26,6 +26,7 @@ struct node {
 	bool changed;			/* the bytes may differ from the last stored generation */
 	bool named;			/* the staged file's name is durable */
 	bool queued;			/* an upload was queued since the last raise */
+	bool still;			/* a lease was granted since the last writer: nobody can change it */
 	bool linking;			/* a backend may be linking the staged file right now */
 	_Atomic unsigned raising;	/* somebody waits for that to end, to change the bytes */
 	uint64_t synced_generation;	/* its row says durably that an fsync covered it */
@@ -78,6 +79,7 @@ int node_flush(struct core *c, struct node *n, bool force);
 void work_queued(struct core *c, int64_t due);
 struct quiet quiet_for(const struct core *c, const char *name);
 void stat_to_staged(const struct stat *st, struct staged_stat *ret_staged);
+void place_write(struct core *c, const struct inode *inode, uint64_t parent, const char *name);
 void place_update(struct core *c, uint64_t ino);
 
 /* A handle for an inode that was just made; takes fd. */

@@ -12,25 +12,35 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Write the inode's place to its staged file, where it has one and its bytes or name aren't
- * in the backend yet.  What fails here costs comfort after the loss of the index, no more. */
+/* Write an inode's place to its staged file.  What fails here costs comfort after the loss of
+ * the index, no more. */
+void
+place_write(struct core *c, const struct inode *inode, uint64_t parent, const char *name)
+{
+	struct staging_place place = { .parent = parent, .generation = inode->generation,
+		.mode = inode->mode, .uid = inode->uid, .gid = inode->gid, .flags = inode->flags };
+	int r;
+
+	(void)snprintf(place.name, sizeof(place.name), "%s", name);
+	r = staging_place_write(c->st, inode->ino, &place);
+	if (r < 0 && r != -ENOENT)
+		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)inode->ino);
+}
+
+/* The same for an inode that may have no staged file, or no name. */
 void
 place_update(struct core *c, uint64_t ino)
 {
-	struct staging_place place;
+	char name[INDEX_NAME_MAX + 1];
 	struct inode inode;
+	uint64_t parent;
 	int r = index_get(c->ix, ino, &inode);
 
 	if (r < 0 || !(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.state == OBJECT_REMOTE ||
 	    ino == INDEX_ROOT)
 		return;
-	place = (struct staging_place){ .generation = inode.generation, .mode = inode.mode,
-		.uid = inode.uid, .gid = inode.gid, .flags = inode.flags };
-	r = index_place(c->ix, ino, &place.parent, place.name);
-	if (r == 0)
-		r = staging_place_write(c->st, ino, &place);
-	if (r < 0 && r != -ENOENT)
-		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)ino);
+	if (index_place(c->ix, ino, &parent, name) == 0)
+		place_write(c, &inode, parent, name);
 }
 
 /* The processor wants to know: a name or what derivatives show of their original. */
@@ -156,7 +166,8 @@ static int
 made(struct core *c, const struct inode *inode, struct attr *ret_attr)
 {
 	core_remember(c, inode->ino);
-	return core_getattr(c, inode->ino, ret_attr);
+	core_fill_attr(c, inode, ret_attr);
+	return 0;
 }
 
 int
@@ -277,10 +288,13 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	if (n != NULL) {
 		node_lock(c, n);
 		n->change = index_changes(c->ix);
+		/* Under its lock: a flush that read the old place has written it by now. */
+		place_update(c, done.moved.ino);
 		node_unlock(c, n);
 		node_put(c, n);
+	} else {
+		place_update(c, done.moved.ino);
 	}
-	place_update(c, done.moved.ino);
 	if (done.other.ino != 0) {
 		node_unlinked(c, &done.other);
 		if (S_ISDIR(done.other.mode) && done.other.nlink == 0)
@@ -321,7 +335,10 @@ core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, in
 		return r;
 	core_remember(c, inode.ino);
 	r = handle_new(c, &inode, flags, TAKE_FD(fd), ret_handle);
-	*ret_attr = (struct attr){ .inode = inode, .moving = true };
+	core_fill_attr(c, &inode, ret_attr);
+	/* Nothing can be mapped before something was written, and what writes through the kernel
+	 * makes it ask again. */
+	ret_attr->moving = false;
 	return r;
 }
 

@@ -159,11 +159,18 @@ op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	reply(req, 0);
 }
 
+static void
+fsyncdir_run(void *arg)
+{
+	reply(arg, core_fsyncdir(req_core(arg)));
+}
+
 void
 op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	reply(req, core_fsyncdir(req_core(req)));
+	if (jobq_put(req_fs(req)->slow, fsyncdir_run, req) != 0)
+		fsyncdir_run(req);
 }

@@ -24,16 +24,22 @@ count_open(struct fs *fs, int32_t backing)
 		atomic_fetch_add_explicit(&fs->daemon_opens, 1, memory_order_relaxed);
 }
 
-static void
+/* Who moves this handle's bytes?  When it fails the handle is closed. */
+static int
 prepare(struct fs *fs, struct handle *h, struct fuse_file_info *fi, int32_t *ret_backing)
 {
+	int r = passthrough_begin(fs, h, ret_backing);
+
+	if (r < 0) {
+		core_release(fs->core, h);
+		return r;
+	}
 	fi->fh = (uint64_t)(uintptr_t)h;
-	*ret_backing = 0;
-	(void)passthrough_begin(fs, h, ret_backing);
 	if (*ret_backing == 0)
 		fi->keep_cache = (h->flags & (O_DIRECT | O_TRUNC)) == 0;
 	fi->direct_io = *ret_backing == 0 && (h->flags & O_DIRECT) != 0;
 	count_open(fs, *ret_backing);
+	return 0;
 }
 
 void
@@ -53,7 +59,12 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		reply(req, r);
 		return;
 	}
-	prepare(req_fs(req), h, fi, &backing);
+	r = prepare(req_fs(req), h, fi, &backing);
+	if (r < 0) {
+		core_forget(req_core(req), attr.inode.ino, 1);
+		reply(req, r);
+		return;
+	}
 	attr_to_entry(&attr, &e);
 	passthrough_reply_create(req, &e, fi, backing);
 }
@@ -72,7 +83,16 @@ open_run(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	if ((fi->flags & O_TRUNC) != 0)
 		core_written(req_core(req), h, &who);
-	prepare(req_fs(req), h, fi, &backing);
+	/* Stores to a mapping move times without the kernel's FUSE noticing: from here on it asks.
+	 * An offset below zero invalidates attributes only, which waits for no request and no lock:
+	 * so it may be sent from here, and is in force when the answer arrives. */
+	if (h->was_still)
+		(void)fuse_lowlevel_notify_inval_inode(req_fs(req)->se, ino, -1, 0);
+	r = prepare(req_fs(req), h, fi, &backing);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
 	/* Nothing to say at close when nothing can have been written. */
 	passthrough_reply_open(req, fi, backing, !h->writer);
 }
@@ -167,10 +187,34 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	reply(req, 0);
 }
 
+struct slow_fsync {
+	fuse_req_t req;
+	struct handle *h;
+	bool datasync;
+};
+
+static void
+slow_fsync_run(void *arg)
+{
+	struct slow_fsync *s = arg;
+
+	reply(s->req, core_fsync(req_core(s->req), s->h, s->datasync));
+	free(s);
+}
+
+/* Waits for the disk: not in the loop. */
 void
 op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct slow_fsync *s = malloc(sizeof(*s));
+
 	(void)ino;
+	if (s != NULL) {
+		*s = (struct slow_fsync){ req, fi_handle(fi), datasync != 0 };
+		if (jobq_put(req_fs(req)->slow, slow_fsync_run, s) == 0)
+			return;
+		free(s);
+	}
 	reply(req, core_fsync(req_core(req), fi_handle(fi), datasync != 0));
 }
 

@@ -130,13 +130,12 @@ backing_open(void *arg, int fd)
 	return 0;
 }
 
-bool
+int
 passthrough_begin(struct fs *fs, struct handle *h, int32_t *ret_backing)
 {
 	/* An inode that already has an id keeps it, whatever has become of the switch. */
-	*ret_backing = core_backing_take(fs->core, h,
-	    atomic_load(&fs->passthrough) ? backing_open : NULL, fs);
-	return *ret_backing > 0;
+	return core_backing_take(fs->core, h, atomic_load(&fs->passthrough) ? backing_open : NULL, fs,
+	    ret_backing);
 }
 
 void

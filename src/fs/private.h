@@ -117,7 +117,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 
 /* passthrough.c */
 int passthrough_attach(struct fs *fs);
-bool passthrough_begin(struct fs *fs, struct handle *h, int32_t *ret_backing);
+int passthrough_begin(struct fs *fs, struct handle *h, int32_t *ret_backing);
 void passthrough_end(struct fs *fs, struct handle *h);
 void passthrough_reply_open(fuse_req_t req, const struct fuse_file_info *fi, int32_t backing,
     bool noflush);

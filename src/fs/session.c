@@ -17,7 +17,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-enum { LOOP_THREADS = 4, SLOW_THREADS = 8, SLOW_BOUND = 256 };
+enum { LOOP_THREADS = 2, SLOW_THREADS = 8, SLOW_BOUND = 256 };
 
 static void *
 loop_run(void *arg)

@@ -131,7 +131,7 @@ staging_create(struct staging *st, uint64_t ino)
 	int fd;
 
 	staged_name(ino, name);
-	fd = openat(st->dirfd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = openat(st->dirfd, name, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -33,7 +33,7 @@ int staging_folder_path(const struct staging *st, unsigned low_byte, char *ret_p
 /* The inode number that a name in such a folder stands for; 0: none. */
 uint64_t staging_name_ino(const char *name);
 
-/* A new, empty staged file; returns a descriptor (O_RDWR) or -errno. */
+/* A new, empty staged file; returns a descriptor (O_RDONLY) or -errno. */
 int staging_create(struct staging *st, uint64_t ino);
 /* Open with O_CLOEXEC, and O_NOATIME where allowed, added.  -ENOENT: nothing is staged. */
 int staging_open(struct staging *st, uint64_t ino, int flags);
