@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <semaphore.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -236,11 +237,14 @@ db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 struct db *
 db_read(struct index *ix)
 {
-	struct db *db = lock_try(&ix->writer.lock) ? &ix->writer : &ix->reader;
-
-	if (db == &ix->reader)
-		lock_take(&db->lock);
-	return db;
+	if (lock_try(&ix->writer.lock)) {
+		/* What a group has not committed yet is nobody's to see. */
+		if (ix->group_size == 0)
+			return &ix->writer;
+		lock_drop(&ix->writer.lock);
+	}
+	lock_take(&ix->reader.lock);
+	return &ix->reader;
 }
 
 void
@@ -249,12 +253,34 @@ db_read_done(struct db *db)
 	lock_drop(&db->lock);
 }
 
+/* ---- transactions ---- */
+
+/*
+ * Group commit.  Writing a commit to the log costs more than most transactions, so those that
+ * wait for the lock join the one that is open: each is a savepoint in it, undone alone when it
+ * fails, and the last one commits for all.  Nobody returns before that commit, so to callers
+ * each is a transaction of its own; where nobody waits, it is one.
+ */
+enum { GROUP_MAX = 64 };
+
+struct group_member {
+	struct group_member *next;
+	sem_t committed;
+	int result;
+};
+
 int
 db_begin(struct index *ix)
 {
 	int r;
 
+	atomic_fetch_add(&ix->waiting, 1);
 	lock_take(&ix->writer.lock);
+	atomic_fetch_sub(&ix->waiting, 1);
+	if (ix->group_size > 0) {
+		r = db_run(&ix->writer, "SAVEPOINT member", "");
+		return r < 0 ? db_end(ix, r) : 0;
+	}
 	/* The log stays within its reserve, so that the next commits find room on a full disk. */
 	if (ix->wal_limit > 0 && ix->wal_frames > ix->wal_limit)
 		(void)sqlite3_wal_checkpoint_v2(ix->writer.handle, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
@@ -264,24 +290,77 @@ db_begin(struct index *ix)
 	return r;
 }
 
+/* Undo what this member did.  -errno: the whole transaction is given up. */
+static int
+group_undo(struct index *ix, int r)
+{
+	struct db *db = &ix->writer;
+
+	if (ix->group_size > 0 && db_run(db, "ROLLBACK TO member", "") == 0 &&
+	    db_run(db, "RELEASE member", "") == 0)
+		return 0;
+	if (!sqlite3_get_autocommit(db->handle))
+		(void)db_run(db, "ROLLBACK", "");
+	return r;
+}
+
+/* End the transaction that is open, for all its members; r < 0: it is lost already. */
+static int
+group_commit(struct index *ix, int r)
+{
+	struct group_member *m = ix->group;
+	struct db *db = &ix->writer;
+
+	if (r == 0) {
+		r = db_run(db, "COMMIT", "");
+		if (r < 0 && !sqlite3_get_autocommit(db->handle))
+			(void)db_run(db, "ROLLBACK", "");
+	}
+	if (r == 0) {
+		atomic_fetch_add(&ix->changes, ix->group_size);
+		atomic_fetch_add_explicit(&ix->commits, 1, memory_order_relaxed);
+	}
+	ix->group = NULL;
+	ix->group_size = 0;
+	while (m != NULL) {
+		struct group_member *next = m->next;	/* m is gone once it is told */
+
+		m->result = r;
+		(void)sem_post(&m->committed);
+		m = next;
+	}
+	return r;
+}
+
 int
 db_end(struct index *ix, int r)
 {
-	struct db *db = &ix->writer;
-	int c = 0;
+	struct group_member me;
+	int lost = 0;
 
+	if (r < 0)
+		lost = group_undo(ix, r);
+	else if (ix->group_size > 0)
+		lost = db_run(&ix->writer, "RELEASE member", "");
 	if (r >= 0)
-		c = db_run(db, "COMMIT", "");
-	if (r < 0 || c < 0) {
-		if (!sqlite3_get_autocommit(db->handle))
-			(void)db_run(db, "ROLLBACK", "");
-		r = r < 0 ? r : c;
-	} else {
-		atomic_fetch_add(&ix->changes, 1);
-		atomic_fetch_add_explicit(&ix->commits, 1, memory_order_relaxed);
+		ix->group_size++;
+	if (lost < 0 || ix->group_size == 0 || atomic_load(&ix->waiting) == 0 ||
+	    ix->group_size >= GROUP_MAX) {
+		if (lost < 0 || ix->group_size > 0)
+			lost = group_commit(ix, lost);
+		lock_drop(&ix->writer.lock);
+		return lost < 0 ? lost : r;
 	}
-	lock_drop(&db->lock);
-	return r;
+	/* Somebody waits for the lock, and will end it for us.  One that failed waits too: it may
+	 * have failed over what another member did (-EEXIST), which nobody can see yet. */
+	me.next = ix->group;
+	(void)sem_init(&me.committed, 0, 0);
+	ix->group = &me;
+	lock_drop(&ix->writer.lock);
+	while (sem_wait(&me.committed) < 0)
+		;
+	(void)sem_destroy(&me.committed);
+	return me.result < 0 ? me.result : r;
 }
 
 /* ---- durability ---- */

@@ -55,8 +55,9 @@ int db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, 
 struct db *db_read(struct index *ix);
 void db_read_done(struct db *db);
 
-/* Writer: take the lock and BEGIN IMMEDIATE; commit or roll back and drop the lock.
- * db_end() commits when r >= 0, else rolls back; returns r, or the commit's failure. */
+/* Writer: take the lock and begin a transaction; end it and drop the lock.  db_end() keeps what
+ * was done since db_begin() when r >= 0, else undoes it; returns r, or the commit's failure.
+ * Whoever waits for the lock meanwhile shares the commit (see db.c). */
 int db_begin(struct index *ix);
 int db_end(struct index *ix, int r);
 
@@ -65,6 +66,9 @@ int db_errno(struct db *db, const char *sql);
 
 struct index {
 	struct db writer, reader;
+	_Atomic unsigned waiting;	/* in db_begin(), for the writer's lock */
+	unsigned group_size;		/* transactions that share the one that is open; writer.lock */
+	struct group_member *group;	/* who waits for its commit; writer.lock */
 	sqlite3 *maintenance;		/* checkpoints and snapshots; one thread */
 	int wal_fd;			/* the write-ahead log, to sync it */
 	_Atomic bool broken;		/* a sync failed */

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The index alone: what was answered 0 is there when it is opened again, what failed has
+ * left nothing, whoever else was at work and whatever the disk refused.
+ */
+#include "index/index.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* ---- a disk that refuses: SQLite's VFS, with the nth write or sync failing ---- */
+
+static sqlite3_vfs faulty, *real;
+static _Atomic long fault_countdown;	/* the call that makes it 0 fails; < 0: none does */
+static int fault_code;
+
+/* SQLite's own methods, which differ by the kind of file, and ours before them. */
+static struct methods {
+	sqlite3_io_methods ours;	/* first: a file points here */
+	const sqlite3_io_methods *real;
+} methods[4];
+
+static const sqlite3_io_methods *
+real_methods(const sqlite3_file *f)
+{
+	return ((const struct methods *)(const void *)f->pMethods)->real;
+}
+
+static bool
+refused(void)
+{
+	return atomic_load(&fault_countdown) > 0 && atomic_fetch_sub(&fault_countdown, 1) == 1;
+}
+
+static int
+faulty_write(sqlite3_file *f, const void *buf, int len, sqlite3_int64 at)
+{
+	return refused() ? fault_code : real_methods(f)->xWrite(f, buf, len, at);
+}
+
+static int
+faulty_sync(sqlite3_file *f, int flags)
+{
+	return refused() ? fault_code : real_methods(f)->xSync(f, flags);
+}
+
+static int
+faulty_open(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *f, int flags, int *ret_flags)
+{
+	int rc = real->xOpen(real, name, f, flags, ret_flags);
+	size_t i;
+
+	(void)vfs;
+	for (i = 0; rc == SQLITE_OK && f->pMethods != NULL; i++) {
+		assert_true(i < sizeof(methods) / sizeof(methods[0]));
+		if (methods[i].real == NULL) {
+			methods[i] = (struct methods){ *f->pMethods, f->pMethods };
+			methods[i].ours.xWrite = faulty_write;
+			methods[i].ours.xSync = faulty_sync;
+		}
+		if (methods[i].real == f->pMethods) {
+			f->pMethods = &methods[i].ours;
+			break;
+		}
+	}
+	return rc;
+}
+
+/* Stands in for the VFS that the index asks for by name. */
+static int
+faults_up(void **state)
+{
+	(void)state;
+	real = sqlite3_vfs_find("unix-excl");
+	assert_non_null(real);
+	faulty = *real;
+	faulty.pNext = NULL;
+	faulty.xOpen = faulty_open;
+	return sqlite3_vfs_register(&faulty, 0);
+}
+
+/* ---- an index ---- */
+
+struct rig {
+	char dir[64];
+	struct index *ix;
+};
+
+static void
+rig_open(struct rig *rig)
+{
+	struct index_options opt = { .dir = rig->dir, .reserve = 1 << 20, .life = "test" };
+	enum index_end end;
+	struct error err = { 0 };
+
+	if (index_open(&opt, &rig->ix, &end, &err) < 0)
+		fail_msg("%s", error_text(&err));
+}
+
+static void
+rig_up(struct rig *rig)
+{
+	atomic_store(&fault_countdown, -1);
+	(void)snprintf(rig->dir, sizeof(rig->dir), "/var/tmp/tbfs-index.XXXXXX");
+	assert_non_null(mkdtemp(rig->dir));
+	rig_open(rig);
+}
+
+static void
+rig_down(struct rig *rig)
+{
+	struct dirent *e;
+	DIR *d;
+
+	index_close(rig->ix);
+	d = opendir(rig->dir);
+	while ((e = readdir(d)) != NULL)
+		(void)unlinkat(dirfd(d), e->d_name, 0);
+	(void)closedir(d);
+	assert_int_equal(rmdir(rig->dir), 0);
+}
+
+static void
+rig_reopen(struct rig *rig)
+{
+	index_close(rig->ix);
+	rig_open(rig);
+}
+
+static const struct inode file_tmpl = { .mode = S_IFREG | 0644, .state = OBJECT_OPEN,
+	.generation = 1, .ctime = 5, .mtime = 5 };
+static const struct inode dir_tmpl = { .mode = S_IFDIR | 0755, .ctime = 5, .mtime = 5 };
+static const struct quiet quiet = { .now = 1, .due = 2, .limit = 60 };
+
+static uint64_t
+rig_dir(struct rig *rig, const char *name)
+{
+	struct inode dir;
+
+	assert_int_equal(index_create(rig->ix, INDEX_ROOT, name, &dir_tmpl, NULL, &dir), 0);
+	return dir.ino;
+}
+
+struct listed {
+	unsigned n;
+	uint64_t last;
+};
+
+static bool
+listed_one(void *arg, const struct index_entry *e)
+{
+	struct listed *l = arg;
+
+	assert_true(e->cookie > l->last);
+	l->last = e->cookie;
+	l->n++;
+	return true;
+}
+
+static unsigned
+rig_count(struct rig *rig, uint64_t dir)
+{
+	struct listed l = { 0 };
+
+	assert_int_equal(index_readdir(rig->ix, dir, 0, listed_one, &l), 0);
+	return l.n;
+}
+
+/* ---- many at once ---- */
+
+enum { THREADS = 8, NAMES = 400 };
+
+struct crowd {
+	struct rig *rig;
+	uint64_t dir;
+	unsigned first;
+	_Atomic unsigned *made;		/* how often a name was made */
+	int wrong;			/* an answer that none of these calls may give; 0: none */
+};
+
+/* Every thread makes every name, each beginning elsewhere: one wins, the others are told. */
+static void *
+crowd_run(void *arg)
+{
+	struct crowd *c = arg;
+	struct inode inode;
+	unsigned i;
+
+	for (i = 0; i < NAMES; i++) {
+		unsigned n = (c->first + i) % NAMES;
+		char name[16];
+		int r;
+
+		(void)snprintf(name, sizeof(name), "f%u", n);
+		r = index_create(c->rig->ix, c->dir, name, &file_tmpl, NULL, &inode);
+		if (r == 0)
+			atomic_fetch_add(&c->made[n], 1);
+		else if (r != -EEXIST)
+			c->wrong = r;
+		r = index_lookup(c->rig->ix, c->dir, name, &inode);
+		if (r != 0)
+			c->wrong = r;
+	}
+	return NULL;
+}
+
+static void
+test_a_group_commit_is_many_transactions(void **state)
+{
+	static _Atomic unsigned made[NAMES];
+	struct crowd crowd[THREADS];
+	struct index_counts before, after;
+	pthread_t threads[THREADS];
+	struct rig rig;
+	uint64_t dir;
+	unsigned i;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	index_counts(rig.ix, &before);
+	for (i = 0; i < THREADS; i++) {
+		crowd[i] = (struct crowd){ &rig, dir, i * NAMES / THREADS, made, 0 };
+		assert_int_equal(pthread_create(&threads[i], NULL, crowd_run, &crowd[i]), 0);
+	}
+	for (i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	index_counts(rig.ix, &after);
+	for (i = 0; i < THREADS; i++)
+		assert_int_equal(crowd[i].wrong, 0);
+	for (i = 0; i < NAMES; i++)
+		assert_int_equal(made[i], 1);
+	/* Failed ones commit nothing, and those that met share one. */
+	assert_true(after.commits - before.commits <= NAMES);
+	assert_int_equal(index_changes(rig.ix) > 0, 1);
+	assert_int_equal(rig_count(&rig, dir), NAMES);
+	rig_reopen(&rig);
+	assert_int_equal(rig_count(&rig, dir), NAMES);
+	rig_down(&rig);
+}
+
+/* ---- every write refused in turn ---- */
+
+/* What a file goes through; `done` counts the steps that were answered 0. */
+static int
+life(struct rig *rig, uint64_t dir, unsigned *done)
+{
+	struct staged_stat staged = { .size = 7, .mtime = 9, .ctime = 9 };
+	struct index_renamed renamed;
+	struct object stored;
+	struct inode inode;
+	struct upload up;
+	int r = index_create(rig->ix, dir, "a", &file_tmpl, NULL, &inode);
+
+	*done = 0;
+	if (r < 0)
+		return r;
+	*done = 1;
+	r = index_mark_flushed(rig->ix, inode.ino, &staged, &quiet, &inode);
+	if (r < 0)
+		return r;
+	*done = 2;
+	r = index_mark_quiet(rig->ix, inode.ino, inode.generation, true, &staged, &inode);
+	if (r < 0)
+		return r;
+	*done = 3;
+	r = index_upload_begin(rig->ix, inode.ino, "local", "d/a", false, 10, &up);
+	if (r < 0)
+		return r;
+	*done = 4;
+	stored = up.object;
+	stored.size = 7;
+	r = index_upload_done(rig->ix, &up, &stored, 11);
+	if (r < 0)
+		return r;
+	*done = 5;
+	r = index_rename(rig->ix, dir, "a", dir, "b", 0, &quiet, &renamed);
+	if (r < 0)
+		return r;
+	*done = 6;
+	r = index_unlink(rig->ix, dir, "b", 12, &inode);
+	if (r < 0)
+		return r;
+	*done = 7;
+	r = index_reap(rig->ix, inode.ino);
+	if (r < 0)
+		return r;
+	*done = 8;
+	return index_sync(rig->ix);
+}
+
+static void
+life_check(struct rig *rig, uint64_t dir, unsigned done)
+{
+	static const enum object_state states[] = { 0, OBJECT_OPEN, OBJECT_OPEN, OBJECT_DIRTY,
+		OBJECT_DIRTY, OBJECT_STORED, OBJECT_STORED };
+	struct inode a, b;
+	int ra = index_lookup(rig->ix, dir, "a", &a), rb = index_lookup(rig->ix, dir, "b", &b);
+
+	assert_int_equal(ra, done >= 1 && done <= 5 ? 0 : -ENOENT);
+	assert_int_equal(rb, done == 6 ? 0 : -ENOENT);
+	if (ra == 0 || rb == 0) {
+		const struct inode *i = ra == 0 ? &a : &b;
+
+		assert_int_equal(i->state, states[done]);
+		assert_int_equal(i->size, done >= 2 ? 7 : 0);
+		assert_int_equal(i->object != 0, done >= 5);
+	}
+}
+
+static void
+every_fault(int code, int expected)
+{
+	long n;
+
+	for (n = 1; ; n++) {
+		unsigned done;
+		struct rig rig;
+		uint64_t dir;
+		int r;
+
+		rig_up(&rig);
+		dir = rig_dir(&rig, "d");
+		fault_code = code;
+		atomic_store(&fault_countdown, n);
+		r = life(&rig, dir, &done);
+		if (atomic_load(&fault_countdown) > 0) {	/* there is no nth call: all are covered */
+			assert_int_equal(r, 0);
+			rig_down(&rig);
+			break;
+		}
+		atomic_store(&fault_countdown, -1);
+		assert_int_equal(r, expected);
+		life_check(&rig, dir, done);
+		rig_reopen(&rig);			/* which verifies every page */
+		life_check(&rig, dir, done);
+		rig_down(&rig);
+	}
+	assert_true(n > 20);
+}
+
+static void
+test_every_io_error_leaves_what_was_answered(void **state)
+{
+	(void)state;
+	every_fault(SQLITE_IOERR_WRITE, -EIO);
+}
+
+static void
+test_every_full_disk_leaves_what_was_answered(void **state)
+{
+	(void)state;
+	every_fault(SQLITE_FULL, -ENOSPC);
+}
+
+/* A crowd whose writes are refused now and then: who was told 0 has its file, nobody else. */
+static void *
+refused_run(void *arg)
+{
+	struct crowd *c = arg;
+	struct inode inode;
+	unsigned i;
+
+	for (i = 0; i < NAMES; i++) {
+		char name[16];
+
+		if (i % 40 == 7)
+			atomic_store(&fault_countdown, 5);
+		(void)snprintf(name, sizeof(name), "t%u-%u", c->first, i);
+		if (index_create(c->rig->ix, c->dir, name, &file_tmpl, NULL, &inode) == 0)
+			atomic_fetch_add(&c->made[c->first * NAMES + i], 1);
+	}
+	return NULL;
+}
+
+static void
+test_a_refused_group_is_nobodys(void **state)
+{
+	static _Atomic unsigned made[THREADS * NAMES];
+	struct crowd crowd[THREADS];
+	pthread_t threads[THREADS];
+	struct inode inode;
+	struct rig rig;
+	unsigned i, refusals = 0;
+	uint64_t dir;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	fault_code = SQLITE_FULL;
+	for (i = 0; i < THREADS; i++) {
+		crowd[i] = (struct crowd){ &rig, dir, i, made, 0 };
+		assert_int_equal(pthread_create(&threads[i], NULL, refused_run, &crowd[i]), 0);
+	}
+	for (i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	atomic_store(&fault_countdown, -1);
+	rig_reopen(&rig);
+	for (i = 0; i < THREADS * NAMES; i++) {
+		char name[16];
+
+		(void)snprintf(name, sizeof(name), "t%u-%u", i / NAMES, i % NAMES);
+		assert_int_equal(index_lookup(rig.ix, dir, name, &inode), made[i] ? 0 : -ENOENT);
+		refusals += !made[i];
+	}
+	assert_true(refusals > 0);
+	rig_down(&rig);
+}
+
+/* ---- numbers ---- */
+
+static void
+test_numbers_are_never_used_twice(void **state)
+{
+	struct inode first, second, again;
+	struct rig rig;
+
+	(void)state;
+	rig_up(&rig);
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &file_tmpl, NULL, &first), 0);
+	assert_int_equal(index_link(rig.ix, first.ino, INDEX_ROOT, "link", 6, &again), 0);
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "b", &file_tmpl, NULL, &second), 0);
+	assert_true(second.ino > first.ino);
+	assert_int_equal(index_unlink(rig.ix, INDEX_ROOT, "b", 7, &second), 0);
+	assert_int_equal(index_reap(rig.ix, second.ino), 0);
+	rig_reopen(&rig);
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "c", &file_tmpl, NULL, &again), 0);
+	assert_true(again.ino > second.ino);
+	/* A listing goes by ids: names that came later come later, also other names of old files. */
+	assert_int_equal(rig_count(&rig, INDEX_ROOT), 3);
+	rig_down(&rig);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_a_group_commit_is_many_transactions),
+		cmocka_unit_test(test_every_io_error_leaves_what_was_answered),
+		cmocka_unit_test(test_every_full_disk_leaves_what_was_answered),
+		cmocka_unit_test(test_a_refused_group_is_nobodys),
+		cmocka_unit_test(test_numbers_are_never_used_twice),
+	};
+
+	return cmocka_run_group_tests(tests, faults_up, NULL);
+}
