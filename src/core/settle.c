@@ -18,14 +18,15 @@
 #include <unistd.h>
 
 static int
-settle_locked(struct core *c, struct node *n, struct inode *inode)
+settle_locked(struct core *c, struct node *n, struct inode *inode, bool *ret_was_open)
 {
 	struct staged_stat now;
 	CLEANUP_CLOSE int fd = -1;
 	struct stat st;
 	int r = node_load(c, n, inode);
 
-	if (r < 0 || inode->state != OBJECT_OPEN)
+	*ret_was_open = r == 0 && inode->state == OBJECT_OPEN;
+	if (!*ret_was_open)
 		return r;
 	if (atomic_load(&n->writers) > 0)
 		return -EBUSY;
@@ -52,13 +53,9 @@ core_settle(struct core *c, uint64_t ino, struct inode *ret_inode)
 
 	if (n == NULL)
 		return -ENOMEM;
-	r = index_get(c->ix, ino, ret_inode);
-	was_open = r == 0 && ret_inode->state == OBJECT_OPEN;
-	if (was_open) {
-		node_lock(c, n);
-		r = settle_locked(c, n, ret_inode);
-		node_unlock(c, n);
-	}
+	node_lock(c, n);
+	r = settle_locked(c, n, ret_inode, &was_open);
+	node_unlock(c, n);
 	node_put(c, n);
 	if (r == 0 && was_open && c->events.attr_changed != NULL)
 		c->events.attr_changed(c->events.arg, ino);

@@ -313,7 +313,8 @@ core_pin(struct core *c, uint64_t ino)
 	if (n == NULL)
 		return NULL;
 	node_lock(c, n);
-	(void)node_load(c, n, &inode);
+	if (!n->known)
+		(void)node_load(c, n, &inode);
 	node_unlock(c, n);
 	return n;
 }
