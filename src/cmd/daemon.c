@@ -100,13 +100,12 @@ on_virtual_set(void *arg, uint64_t ino, const char *what, const void *value, siz
 static int
 open_index(struct daemon *d, enum index_end *ret_end, struct error *err)
 {
-	char life[128];
-	struct index_options opt = { .dir = d->cfg->state_dir, .reserve = d->cfg->reserve, .life = life };
+	struct index_options opt = { .dir = d->cfg->state_dir, .reserve = d->cfg->reserve,
+		.life = d->life };
 	int r;
 
-	staging_life(d->cfg->state_dir, life, sizeof(life));
+	staging_life(d->cfg->state_dir, d->life, sizeof(d->life));
 	r = index_open(&opt, &d->index, ret_end, err);
-
 	if (r == 0)
 		r = staging_open_dir(d->cfg->state_dir, &d->staging, err);
 	return r;
@@ -358,6 +357,8 @@ last_drain(struct daemon *d)
 static void
 take_apart(struct daemon *d)
 {
+	bool synced;
+
 	control_stop(d->control);
 	if (d->care_runs) {
 		pthread_mutex_lock(&d->care_lock);
@@ -377,10 +378,11 @@ take_apart(struct daemon *d)
 	core_free(d->core);
 	stores_release(&d->stores);
 	/* A clean end says that what is staged is on the disk. */
-	if (d->staging != NULL && staging_sync_all(d->staging) < 0)
+	synced = d->staging == NULL || staging_sync_all(d->staging) == 0;
+	if (!synced)
 		log_err("what is staged can't be synced");
 	staging_close_dir(d->staging);
-	index_close(d->index);
+	index_close(d->index, synced);
 }
 
 static void
@@ -464,6 +466,8 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 		r = set_root(&d);
 	if (r == 0)
 		r = make_own_dirs(&d);
+	if (r == 0)
+		r = index_recovered(d.index, d.life);
 	if (r == 0) {
 		code = EXIT_BACKEND;
 		r = daemon_make_stores(&d, &err);

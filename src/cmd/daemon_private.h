@@ -24,6 +24,7 @@ struct daemon {
 	struct processor *processor;
 	struct fs *fs;
 	struct control_server *control;
+	char life[128];			/* staging_life() of this start */
 	int64_t started;		/* wall clock ns */
 	pthread_t gone_thread, care_thread;
 	bool gone_runs, care_runs;

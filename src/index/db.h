@@ -75,7 +75,8 @@ struct index {
 	int wal_frames;			/* in the log after the last commit; writer.lock */
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	char *dir;
-	bool is_new;
+	bool is_new;			/* no recovery has ended yet since it was made */
+	bool recovered;			/* this time's has */
 	_Atomic uint64_t sequence, sequence_limit;	/* next number; what is reserved durably in meta (writer.lock) */
 	_Atomic uint64_t statements, commits, syncs;
 	_Atomic uint64_t changes;	/* commits so far */

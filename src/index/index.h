@@ -58,7 +58,8 @@ struct inode {
 struct index_options {
 	const char *dir;		/* state directory */
 	uint64_t reserve;		/* bytes set aside so that unlink works on a full disk */
-	const char *life;		/* staging_life(): differs when unsynced bytes may have been lost */
+	const char *life;		/* staging_life(): differs when unsynced bytes may have been lost since
+					 * the last recovery */
 };
 
 /* How the last one who had this index ended. */
@@ -72,9 +73,13 @@ enum index_end {
  * is -EPROTO, a damaged file -EUCLEAN: it is never overwritten. */
 int index_open(const struct index_options *opt, struct index **ret_ix, enum index_end *ret_end,
     struct error *err);
-void index_close(struct index *ix);	/* NULL is fine; marks the shutdown clean */
+/* The staging cache has been brought together with this index: from here on a death is one of
+ * this life.  A recovery that fails, or dies, is done again as it was. */
+int index_recovered(struct index *ix, const char *life);
+/* NULL is fine.  `clean`: what is staged is on the disk, the next start needs no recovery. */
+void index_close(struct index *ix, bool clean);
 
-/* Was a new, empty index created by this open? */
+/* Was it created empty, and no recovery has ended since? */
 bool index_is_new(const struct index *ix);
 
 /* Make all that was committed so far survive a power cut.  Concurrent calls share one sync. */

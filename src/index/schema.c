@@ -70,7 +70,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
-	"INSERT INTO meta VALUES('object_seq',0),('sequence_limit',2),('clean',1),('life','');";
+	"INSERT INTO meta VALUES('object_seq',0),('sequence_limit',2),('clean',1),('life',''),('fresh',1);";
 
 static int
 run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err)
@@ -105,7 +105,6 @@ schema_create(struct index *ix, struct error *err)
 		r = run_script(ix, h, root, err);
 	if (r == 0)
 		r = run_script(ix, h, "COMMIT;", err);
-	ix->is_new = r == 0;
 	return r;
 }
 
@@ -216,11 +215,11 @@ sequence_reserve(struct index *ix, uint64_t limit)
 
 	r = db_begin(ix);
 	if (r == 0)
-		r = db_end(ix, db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='sequence_limit'", "i",
-		    (int64_t)limit));
+		r = db_end(ix, db_run(&ix->writer, "UPDATE meta SET value=max(value,?)"
+		    " WHERE name='sequence_limit'", "i", (int64_t)limit));
 	if (r == 0)
 		r = index_sync(ix);
-	if (r == 0)
+	if (r == 0 && atomic_load(&ix->sequence_limit) < limit)
 		atomic_store(&ix->sequence_limit, limit);
 	return r;
 }
@@ -275,7 +274,7 @@ open_connections(struct index *ix, const char *path, const struct index_options 
     enum index_end *ret_end, struct error *err)
 {
 	const char *life = opt->life != NULL ? opt->life : "";
-	int64_t clean = 0, same = 0, limit = 0;
+	int64_t clean = 0, same = 0, limit = 0, fresh = 0;
 	char wal[4200];
 	int r;
 
@@ -302,9 +301,9 @@ open_connections(struct index *ix, const char *path, const struct index_options 
 	if (r == 0)
 		r = db_int(&ix->writer, &same, "SELECT value=? FROM meta WHERE name='life'", "s", life);
 	if (r == 0)
-		r = db_run(&ix->writer, "UPDATE meta SET value=0 WHERE name='clean'", "");
+		r = db_int(&ix->writer, &fresh, "SELECT value FROM meta WHERE name='fresh'", "");
 	if (r == 0)
-		r = db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='life'", "s", life);
+		r = db_run(&ix->writer, "UPDATE meta SET value=0 WHERE name='clean'", "");
 	lock_drop(&ix->writer.lock);
 	if (r < 0)
 		return error_set(err, r, "the index %s can't be read or written: %s", path, strerror(-r));
@@ -316,7 +315,25 @@ open_connections(struct index *ix, const char *path, const struct index_options 
 	set_reserve(ix, opt->reserve);
 	*ret_end = clean != 0 ? INDEX_ENDED_WELL : same != 0 ? INDEX_KILLED : INDEX_POWER_CUT;
 	atomic_store(&ix->sequence, (uint64_t)limit);
+	ix->is_new = fresh != 0;
 	return index_sync(ix);
+}
+
+int
+index_recovered(struct index *ix, const char *life)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_run(&ix->writer, "UPDATE meta SET value=? WHERE name='life'", "s", life);
+	if (r == 0)
+		r = db_run(&ix->writer, "UPDATE meta SET value=0 WHERE name='fresh'", "");
+	r = db_end(ix, r);
+	if (r == 0)
+		r = index_sync(ix);
+	ix->recovered = r == 0;
+	return r;
 }
 
 int
@@ -351,14 +368,16 @@ index_open(const struct index_options *opt, struct index **ret_ix, enum index_en
 }
 
 void
-index_close(struct index *ix)
+index_close(struct index *ix, bool clean)
 {
 	if (ix == NULL)
 		return;
-	lock_take(&ix->writer.lock);
-	(void)db_run(&ix->writer, "UPDATE meta SET value=1 WHERE name='clean'", "");
-	lock_drop(&ix->writer.lock);
-	(void)index_sync(ix);
+	if (clean && ix->recovered && index_sync(ix) == 0) {
+		lock_take(&ix->writer.lock);
+		(void)db_run(&ix->writer, "UPDATE meta SET value=1 WHERE name='clean'", "");
+		lock_drop(&ix->writer.lock);
+		(void)index_sync(ix);
+	}
 	(void)close(ix->wal_fd);
 	(void)sqlite3_close_v2(ix->maintenance);
 	db_close(&ix->reader);

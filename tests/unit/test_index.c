@@ -97,23 +97,33 @@ faults_up(void **state)
 struct rig {
 	char dir[64];
 	struct index *ix;
+	const char *life;
+	enum index_end expected;	/* what the next open is to be told */
+	bool is_new, recovery_fails;
 };
 
 static void
 rig_open(struct rig *rig)
 {
-	struct index_options opt = { .dir = rig->dir, .reserve = 1 << 20, .life = "test" };
+	struct index_options opt = { .dir = rig->dir, .reserve = 1 << 20, .life = rig->life };
 	enum index_end end;
 	struct error err = { 0 };
 
 	if (index_open(&opt, &rig->ix, &end, &err) < 0)
 		fail_msg("%s", error_text(&err));
+	assert_int_equal(end, rig->expected);
+	assert_int_equal(index_is_new(rig->ix), rig->is_new);
+	if (!rig->recovery_fails) {
+		assert_int_equal(index_recovered(rig->ix, rig->life), 0);
+		rig->is_new = false;
+	}
 }
 
 static void
 rig_up(struct rig *rig)
 {
 	atomic_store(&fault_countdown, -1);
+	*rig = (struct rig){ .life = "one boot", .expected = INDEX_ENDED_WELL, .is_new = true };
 	(void)snprintf(rig->dir, sizeof(rig->dir), "/var/tmp/tbfs-index.XXXXXX");
 	assert_non_null(mkdtemp(rig->dir));
 	rig_open(rig);
@@ -125,7 +135,7 @@ rig_down(struct rig *rig)
 	struct dirent *e;
 	DIR *d;
 
-	index_close(rig->ix);
+	index_close(rig->ix, true);
 	d = opendir(rig->dir);
 	while ((e = readdir(d)) != NULL)
 		(void)unlinkat(dirfd(d), e->d_name, 0);
@@ -136,7 +146,7 @@ rig_down(struct rig *rig)
 static void
 rig_reopen(struct rig *rig)
 {
-	index_close(rig->ix);
+	index_close(rig->ix, true);
 	rig_open(rig);
 }
 
@@ -444,6 +454,54 @@ test_numbers_are_never_used_twice(void **state)
 	rig_down(&rig);
 }
 
+/* ---- how the last one ended ---- */
+
+/* Open, maybe with a recovery that dies, and end as told. */
+static void
+live(struct rig *rig, const char *life, enum index_end expected, bool recovery_fails, bool clean)
+{
+	rig->life = life;
+	rig->expected = expected;
+	rig->recovery_fails = recovery_fails;
+	rig_open(rig);
+	index_close(rig->ix, clean);
+}
+
+static void
+test_a_recovery_that_fails_is_done_again(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_up(&rig);
+	index_close(rig.ix, false);
+	live(&rig, "one boot", INDEX_KILLED, false, false);
+	live(&rig, "another boot", INDEX_POWER_CUT, true, true);
+	live(&rig, "another boot", INDEX_POWER_CUT, true, false);
+	live(&rig, "another boot", INDEX_POWER_CUT, false, true);
+	live(&rig, "another boot", INDEX_ENDED_WELL, false, true);
+	rig.recovery_fails = false;
+	rig_open(&rig);
+	rig_down(&rig);
+}
+
+static void
+test_an_index_is_new_until_a_recovery_ended(void **state)
+{
+	struct rig rig = { .life = "one boot", .dir = "/var/tmp/tbfs-index.XXXXXX", .is_new = true };
+
+	(void)state;
+	assert_non_null(mkdtemp(rig.dir));
+	live(&rig, "one boot", INDEX_ENDED_WELL, true, true);
+	live(&rig, "one boot", INDEX_POWER_CUT, true, true);
+	live(&rig, "one boot", INDEX_POWER_CUT, false, true);
+	assert_false(rig.is_new);
+	live(&rig, "one boot", INDEX_ENDED_WELL, false, true);
+	rig.expected = INDEX_ENDED_WELL;
+	rig_open(&rig);
+	rig_down(&rig);
+}
+
 int
 main(void)
 {
@@ -453,6 +511,8 @@ main(void)
 		cmocka_unit_test(test_every_full_disk_leaves_what_was_answered),
 		cmocka_unit_test(test_a_refused_group_is_nobodys),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
+		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
+		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
 	};
 
 	return cmocka_run_group_tests(tests, faults_up, NULL);
