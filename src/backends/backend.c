@@ -93,7 +93,7 @@ code_in_contract(int code)
 {
 	switch (-code) {
 	case ENOENT: case ENODEV: case EACCES: case EAGAIN: case ENOSPC:
-	case ECANCELED: case EIO: case ENOTSUP: case EEXIST: case EINVAL:
+	case ECANCELED: case EINPROGRESS: case EIO: case ENOTSUP: case EEXIST: case EINVAL:
 		return true;
 	default:
 		return false;

@@ -18,7 +18,8 @@
  *   -EACCES    credentials or permission
  *   -EAGAIN    transient
  *   -ENOSPC    the store is full
- *   -ECANCELED cancelled by the caller's flag
+ *   -ECANCELED cancelled by the caller's flag: nothing of it will arrive
+ *   -EINPROGRESS cancelled likewise, but too late: what was sent may still be stored
  *   -EIO       the bytes are not what they must be (checksum, short)
  *   -ENOTSUP   this backend has no such operation
  *   -EEXIST    put with OBJECT_PUT_IF_ABSENT over an existing object

@@ -228,12 +228,14 @@ s3_send(struct s3 *s, const struct s3_request *req, struct s3_reply *reply, stru
 			timeouts += reply->http.timed_out;
 			(void)error_set(err, r, "%s at %s, bucket %s: %s%s%.160s: %s", s->name, s->endpoint, s->bucket,
 			    req->method, req->key != NULL ? " " : "", req->key != NULL ? req->key : "", error_text(&e));
+			if (r == -ECANCELED && reply->attempts > 1)
+				r = -EINPROGRESS;
 			if (r != -EAGAIN)
 				return r;
 		}
 		if (reply->attempts > s->retries || timeouts > 1)
 			return r;
 		if (back_off(req, reply->attempts))
-			return error_set(err, -ECANCELED, "cancelled");
+			return error_set(err, -EINPROGRESS, "cancelled after an attempt whose end isn't known");
 	}
 }

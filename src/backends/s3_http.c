@@ -339,6 +339,10 @@ set_request(CURL *c, struct exchange *x, struct curl_slist *headers)
 static int
 explain(struct exchange *x, CURLcode code, const char *detail, struct error *err)
 {
+	/* A PUT whose last byte was handed on may arrive whole, whether its answer is waited for or not. */
+	if (x->local_error == -ECANCELED && strcmp(x->req->method, "PUT") == 0 &&
+	    x->sent == x->req->body_len)
+		return error_set(err, -EINPROGRESS, "cancelled when all was sent");
 	if (x->local_error == -ECANCELED)
 		return error_set(err, -ECANCELED, "cancelled");
 	if (x->local_error == -EPROTO)

@@ -357,6 +357,9 @@ run(struct upload *up, const struct s3_headers *headers, struct backend_tag *tag
 
 	if (r == 0) {
 		r = send_parts(up, err);
+		/* Parts show nothing before they are completed. */
+		if (r == -EINPROGRESS)
+			r = error_set(err, -ECANCELED, "cancelled");
 		/* The last moment to stop: what complete makes visible can't be taken back. */
 		if (r == 0 && is_cancelled(up))
 			r = error_set(err, -ECANCELED, "cancelled");

@@ -70,7 +70,7 @@ store_report(struct store *st, int r, const struct error *err)
 			if (opened)
 				st->failed_since = clock_wall_ns();
 		}
-	} else if (r != -ECANCELED) {
+	} else if (r != -ECANCELED && r != -EINPROGRESS) {
 		healed = st->failed_since != 0;
 		st->failures = 0;
 		st->retry_at = 0;

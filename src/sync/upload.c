@@ -150,16 +150,15 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 	struct syncer *s = j->s;
 
 	store_report(j->store, r, err);
-	/* Cancelled or refused: nothing is under the key.  Otherwise that isn't known. */
+	/* Cancelled or refused: nothing new is under the key.  Otherwise that isn't known. */
 	if (r == -ECANCELED && strcmp(j->store->name, "local") != 0)
-		/* The whole body may have been sent before we let go of the connection. */
 		(void)index_upload_settled(s->ix, j->up.object.id);
 	else if (j->up.unsettled == 0 && (r == -ECANCELED || r == -EACCES || r == -ENODEV || r == -ENOSPC ||
 	    is_final(r)))
 		(void)index_upload_undo(s->ix, j->up.object.id);
 	else
 		(void)index_upload_uncertain(s->ix, j->up.object.id, clock_wall_ns());
-	if (r == -ECANCELED)
+	if (r == -ECANCELED || r == -EINPROGRESS)
 		(void)index_work_defer(s->ix, WORK_UPLOAD, j->up.inode.ino,
 		    clock_wall_ns() + BUSY_WAIT_NS);
 	else
