@@ -317,7 +317,8 @@ sync_one(struct daemon *d, struct control_request *req, uint64_t ino, bool deriv
 	if (derived && d->processor != NULL)
 		r = processor_drain(d->processor, ino, end, watch_derived, &w);
 	if (r < 0)
-		return error_set(control_error(req), r, "not all is derived: %s", strerror(-r));
+		return error_set(control_error(req), r, "not all is derived: %s", r == -EBUSY ?
+		    "files are open or mapped for writing" : strerror(-r));
 	r = syncer_drain(d->syncer, ino, end, watch_progress, &w, &left);
 	if (r < 0)
 		explain(r, &left, control_error(req));

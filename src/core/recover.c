@@ -6,6 +6,7 @@
  *  OPEN, DIRTY                  as at the last commit     OPEN, upload queued
  *  OPEN, DIRTY, synced          differs                   OPEN with what is there
  *  OPEN, DIRTY, never synced    differs, power cut        OPEN and torn; not uploaded over a stored one
+ *  the same, has an object      not the object's bytes    OPEN and torn: a part may have been written in place
  *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
  *  any                          missing, but another one has its place: that takes the name
  *  OPEN, DIRTY, no object       missing                   row dropped
@@ -33,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { BATCH = 256 };
 
@@ -132,6 +134,27 @@ missing_end(struct core *c, const struct inode *inode, struct recovery *rec)
 	return 0;
 }
 
+/* Bytes that were written in place may be lost although size and time survived: only the
+ * object's checksum tells that a stored file is still what it was. */
+static bool
+is_mixed(struct core *c, const struct inode *inode)
+{
+	struct object object;
+	uint8_t sum[SHA256_LEN];
+	bool same;
+	int fd;
+
+	if (inode->object == 0 || index_object_get(c->ix, inode->object, &object) < 0)
+		return false;
+	fd = staging_open(c->st, inode->ino, O_RDONLY);
+	if (fd < 0)
+		return true;
+	same = object.size == inode->size && sha256_fd(fd, 0, object.size, sum) == 0 &&
+	    memcmp(sum, object.sha256, SHA256_LEN) == 0;
+	(void)close(fd);
+	return !same;
+}
+
 /* OPEN or DIRTY when the daemon went. */
 static int
 recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec)
@@ -154,8 +177,8 @@ recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec
 		r = queue_upload(c, inode, &st);
 	if (r == 0 && (inode->flags & INODE_TORN) != 0)
 		r = index_mark_torn(c->ix, inode->ino);
-	if (r == 0 && rec->power_cut && differs && inode->synced_generation != inode->generation &&
-	    inode->staged_mtime != 0) {
+	if (r == 0 && rec->power_cut && inode->synced_generation != inode->generation &&
+	    inode->staged_mtime != 0 && (differs || is_mixed(c, inode))) {
 		rec->torn++;
 		r = index_mark_torn(c->ix, inode->ino);
 	}

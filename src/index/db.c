@@ -299,8 +299,6 @@ group_undo(struct index *ix, int r)
 	if (ix->group_size > 0 && db_run(db, "ROLLBACK TO member", "") == 0 &&
 	    db_run(db, "RELEASE member", "") == 0)
 		return 0;
-	if (!sqlite3_get_autocommit(db->handle))
-		(void)db_run(db, "ROLLBACK", "");
 	return r;
 }
 
@@ -311,11 +309,10 @@ group_commit(struct index *ix, int r)
 	struct group_member *m = ix->group;
 	struct db *db = &ix->writer;
 
-	if (r == 0) {
+	if (r == 0)
 		r = db_run(db, "COMMIT", "");
-		if (r < 0 && !sqlite3_get_autocommit(db->handle))
-			(void)db_run(db, "ROLLBACK", "");
-	}
+	if (r < 0 && !sqlite3_get_autocommit(db->handle))
+		(void)db_run(db, "ROLLBACK", "");
 	if (r == 0) {
 		atomic_fetch_add(&ix->changes, ix->group_size);
 		atomic_fetch_add_explicit(&ix->commits, 1, memory_order_relaxed);

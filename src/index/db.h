@@ -103,6 +103,8 @@ int inode_load(struct db *db, uint64_t ino, struct inode *ret_inode);
 int work_add(struct db *db, int kind, uint64_t id, int64_t due);
 /* Put an upload off, and with `add` queue it if it isn't. */
 int work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add);
+/* It has an upload: the one that is queued, with its time, or this. */
+int upload_keep(struct db *db, uint64_t ino, int64_t due);
 int work_done(struct db *db, int kind, uint64_t id);
 /* A number for an inode or a dentry that was never given out before, not even before a power
  * cut.  Outside of a transaction. */

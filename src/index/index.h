@@ -130,7 +130,13 @@ enum index_rmdir_how { INDEX_RMDIR_USER, INDEX_RMDIR_EMPTY, INDEX_RMDIR_ALL };
 int index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdir_how how,
     int64_t now, struct inode *ret_inode);
 
-enum index_rename_flags { INDEX_NOREPLACE = 1, INDEX_EXCHANGE = 2 };
+enum index_rename_flags {
+	INDEX_NOREPLACE = 1, INDEX_EXCHANGE = 2,
+	/* A user's rename: what arrives is derived where the place is, and only there. */
+	INDEX_SET_DERIVED = 4,
+	INDEX_NEW_IS_DERIVED = 8,	/* the place parent/newname is one for derived files */
+	INDEX_OLD_IS_DERIVED = 16,	/* so is parent/name */
+};
 struct index_renamed {
 	struct inode moved;		/* what carries the new name now */
 	struct inode other;		/* replaced (nlink one less) or exchanged; ino 0: there was none */
@@ -234,6 +240,14 @@ enum work_kind {
 	WORK_KEEP = 7,			/* id = keep directory: write its meta.json */
 };
 
+/* What a piece of work waits for that no attempt of ours brings nearer. */
+enum work_wait {
+	WAIT_NONE = 0,
+	WAIT_WRITER = 1,		/* somebody has it open, or mapped, for writing */
+	WAIT_KEY = 2,			/* another object owns the key */
+	WAIT_RENAME = 3,		/* its name is a temporary one */
+};
+
 struct work {
 	enum work_kind kind;
 	uint64_t id;
@@ -241,6 +255,7 @@ struct work {
 	int64_t due;			/* wall clock ns */
 	unsigned attempts;
 	bool stuck;			/* will not succeed without somebody: shown, kept, retried on request */
+	enum work_wait wait;
 	char error[256];		/* last failure, "" if none */
 };
 
@@ -256,7 +271,9 @@ int index_work_done_many(struct index *ix, const struct work *work, size_t n);
 /* The upload of a file that is stored, or gone, is not needed; of any other it stays. */
 int index_upload_needless(struct index *ix, uint64_t ino);
 int index_upload_all(struct index *ix);
-int index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due);
+/* Not now.  Waiting for a key counts as an attempt. */
+int index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due,
+    enum work_wait wait);
 int index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
     const char *error);
 /* Due now, not stuck, attempts 0: one row, or all of them (id 0). Returns how many. */
@@ -324,6 +341,8 @@ int index_upload_done(struct index *ix, const struct upload *up, const struct ob
 /* The put is known not to have happened (or to have been cancelled before its end). */
 int index_upload_undo(struct index *ix, uint64_t object);
 
+/* Does a store hold bytes of this inode, or may it, since a put has begun?  1, 0 or -errno. */
+int index_has_stored(struct index *ix, uint64_t ino);
 /* Is anything stored (in this backend; NULL: in any)?  1, 0 or -errno. */
 int index_has_objects(struct index *ix, const char *backend);
 /* Has this backend ever worked for this index? */
@@ -341,8 +360,8 @@ struct move {
 	struct object from, to;
 	struct inode inode;
 };
-/* Claim a relocation to `key`: a new object row that owns it; or, with force_side or to break
- * a swap, a side key.  -EALREADY it is where it belongs; -ESTALE it isn't stored now; -EBUSY
+/* Claim a relocation to `key`: a new object row that owns it; or, with force_side, to break
+ * a swap or where the path is no key (NULL), a side key.  -EALREADY it is where it belongs; -ESTALE it isn't stored now; -EBUSY
  * the key is owned by somebody who will leave. */
 int index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force_side,
     int64_t now, struct move *ret_move);

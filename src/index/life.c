@@ -132,7 +132,7 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 		if (r == 0 && stored)
 			r = unchanged(db, &i);
 		else if (r == 0)
-			r = work_add(db, WORK_UPLOAD, ino, clock_wall_ns());
+			r = upload_keep(db, ino, clock_wall_ns());
 		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0)
 			r = work_add(db, WORK_DERIVE, ino, clock_wall_ns());
 	}

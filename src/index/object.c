@@ -99,6 +99,18 @@ index_object_get(struct index *ix, uint64_t id, struct object *ret_object)
 }
 
 int
+index_has_stored(struct index *ix, uint64_t ino)
+{
+	struct db *db = db_read(ix);
+	int64_t one;
+	int r = db_int(db, &one, "SELECT 1 FROM object WHERE ino=? AND (status=2 OR put_generation<>0)"
+	    " LIMIT 1", "i", (int64_t)ino);
+
+	db_read_done(db);
+	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
+}
+
+int
 index_has_objects(struct index *ix, const char *backend)
 {
 	int64_t one;
@@ -357,7 +369,8 @@ index_upload_done(struct index *ix, const struct upload *up, const struct object
 		r = follow_path(db, i.ino, up->object.key, now);
 	if (r == 0 && i.generation == generation && i.state == OBJECT_DIRTY) {
 		current = 1;
-		r = db_run(db, "UPDATE inode SET state=3 WHERE ino=?", "i", (int64_t)i.ino);
+		r = db_run(db, "UPDATE inode SET state=3, synced_generation=generation WHERE ino=?", "i",
+		    (int64_t)i.ino);
 		if (r == 0)
 			r = work_done(db, WORK_UPLOAD, i.ino);
 	}
@@ -418,17 +431,32 @@ is_swap(struct db *db, const struct object *owner, const struct object *mine)
 	return owner->id != 0 && path_load(db, owner->ino, &path) == 0 && strcmp(path, mine->key) == 0;
 }
 
+static bool
+on_side(const char *key)
+{
+	return strncmp(key, ".tbfs/o/", 8) == 0;
+}
+
 static int
 relocate_target(struct db *db, struct move *m, const char *key, bool force_side, int64_t now)
 {
-	bool on_side = strncmp(m->from.key, ".tbfs/o/", 8) == 0;
-	int r = key_own(db, m->from.backend, key, m->inode.ino, now, &m->to);
+	int r = key == NULL ? -EEXIST : key_own(db, m->from.backend, key, m->inode.ino, now, &m->to);
 
 	if (r != -EEXIST)
 		return r;
-	if (on_side || !(force_side || is_swap(db, &m->to, &m->from)))
+	if (key != NULL && (on_side(m->from.key) || !(force_side || is_swap(db, &m->to, &m->from))))
 		return -EBUSY;
 	return object_insert(db, m->from.backend, NULL, m->inode.ino, &m->to);
+}
+
+/* Will its upload not come by itself?  Then its last object is what the store keeps of it. */
+static bool
+is_stuck(struct db *db, uint64_t ino)
+{
+	int64_t one;
+
+	return db_int(db, &one, "SELECT 1 FROM work WHERE kind=1 AND id=? AND stuck<>0", "i",
+	    (int64_t)ino) == 0;
 }
 
 int
@@ -436,7 +464,7 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
     int64_t now, struct move *ret_move)
 {
 	struct db *db = &ix->writer;
-	struct move m;
+	struct move m = { .to = { .id = 0 } };
 	int r = db_begin(ix);
 
 	if (r < 0)
@@ -446,7 +474,7 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
 		r = -EALREADY;
 	if (r == 0)
 		r = object_load(db, m.inode.object, &m.from);
-	if (r == 0 && strcmp(m.from.key, key) == 0) {
+	if (r == 0 && (key != NULL ? strcmp(m.from.key, key) == 0 : on_side(m.from.key))) {
 		/* It is where it belongs; what an earlier move had begun elsewhere goes. */
 		r = inode_point(db, &m.inode, m.inode.object, now);
 		if (r == 0)
@@ -455,10 +483,15 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
 		return r < 0 ? r : -EALREADY;
 	}
 	if (r == 0 && (m.from.put_generation != 0 || m.from.status != OBJECT_KEPT ||
-	    (m.inode.state != OBJECT_STORED && m.inode.state != OBJECT_REMOTE)))
+	    !(m.inode.state == OBJECT_STORED || m.inode.state == OBJECT_REMOTE || is_stuck(db, ino))))
 		r = -ESTALE;
 	if (r == 0)
 		r = relocate_target(db, &m, key, force_side, now);
+	if (r == -EBUSY && m.to.id != 0 && m.to.ino != ino) {
+		/* Whoever has the key is to look whether it still belongs there. */
+		r = db_end(ix, work_add(db, WORK_RELOCATE, m.to.ino, now));
+		return r < 0 ? r : -EBUSY;
+	}
 	if (r == 0)
 		r = db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
 		    (int64_t)m.from.generation, now, (int64_t)m.to.id);

@@ -52,6 +52,24 @@ moved_work(struct db *db, const struct inode *inode, const struct quiet *quiet)
 	return r;
 }
 
+/* With a directory goes all that is below. */
+static int
+set_derived(struct db *db, struct inode *inode, bool derived)
+{
+	uint32_t flags = (inode->flags & ~(uint32_t)INODE_DERIVED) | (derived ? INODE_DERIVED : 0);
+
+	if (flags == inode->flags)
+		return 0;
+	inode->flags = flags;
+	if (!S_ISDIR(inode->mode))
+		return db_run(db, "UPDATE inode SET flags=? WHERE ino=?", "ii", (int64_t)flags,
+		    (int64_t)inode->ino);
+	return db_run(db, "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION"
+	    " SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino)"
+	    " UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)", "ii",
+	    (int64_t)inode->ino, (int64_t)(derived ? INODE_DERIVED : 0));
+}
+
 static int
 rename_replace(struct db *db, const struct rename_call *c, const struct inode *src, struct inode *dst)
 {
@@ -63,8 +81,6 @@ rename_replace(struct db *db, const struct rename_call *c, const struct inode *s
 		return -ENOTDIR;
 	if (S_ISDIR(dst->mode))
 		r = empty_dir(db, dst, INDEX_RMDIR_USER, c->now);
-	if (r == 0)
-		r = dentry_delete(db, c->newparent, c->newname);
 	if (r == 0)
 		r = inode_unlinked(db, dst, c->now);
 	if (r == 0 && !S_ISDIR(dst->mode) && dst->nlink > 0 && dst->object != 0)
@@ -82,10 +98,16 @@ rename_move(struct db *db, const struct rename_call *c, struct inode *src, struc
 		r = check_loop(db, src->ino, c->newparent);
 	if (r == 0 && dst->ino != 0)
 		r = rename_replace(db, c, src, dst);
-	if (r == 0)
+	/* A name that was there keeps its place in listings: nobody sees it twice, or not at all. */
+	if (r == 0 && dst->ino != 0) {
+		r = dentry_point(db, c->newparent, c->newname, src->ino);
+		if (r == 0)
+			r = dentry_delete(db, c->parent, c->name);
+	} else if (r == 0) {
 		r = db_run(db, "UPDATE dentry SET parent=?, name=? WHERE parent=? AND name=?", "ibib",
 		    (int64_t)c->newparent, c->newname, (int)strlen(c->newname), (int64_t)c->parent, c->name,
 		    (int)strlen(c->name));
+	}
 	if (r == 0 && !derived) {
 		src->ctime = c->now;
 		r = db_run(db, "UPDATE inode SET ctime=? WHERE ino=?", "ii", c->now, (int64_t)src->ino);
@@ -158,6 +180,11 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		r = rename_exchange(db, &c, &src, &dst);
 	else if (r == 0)
 		r = rename_move(db, &c, &src, &dst);
+	if (r == 0 && (flags & INDEX_SET_DERIVED) != 0) {
+		r = set_derived(db, &src, (flags & INDEX_NEW_IS_DERIVED) != 0);
+		if (r == 0 && (flags & INDEX_EXCHANGE) != 0 && dst.ino != 0)
+			r = set_derived(db, &dst, (flags & INDEX_OLD_IS_DERIVED) != 0);
+	}
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_renamed = (struct index_renamed){ .moved = src, .other = dst };

@@ -65,7 +65,7 @@ static const char schema_sql[] =
 	"CREATE TABLE work(kind INTEGER NOT NULL, id INTEGER NOT NULL, since INTEGER NOT NULL,"
 	" due INTEGER NOT NULL,"
 	" attempts INTEGER NOT NULL, stuck INTEGER NOT NULL, error TEXT NOT NULL,"
-	" PRIMARY KEY(kind, id)) WITHOUT ROWID;"
+	" wait INTEGER NOT NULL DEFAULT 0, PRIMARY KEY(kind, id)) WITHOUT ROWID;"
 	"CREATE INDEX work_due ON work(kind, due) WHERE stuck=0;"
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"

@@ -27,11 +27,18 @@ work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add)
 {
 	if (add)
 		return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
-		    " VALUES(1,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET stuck=0, attempts=0,"
+		    " VALUES(1,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET stuck=0, attempts=0, wait=0,"
 		    " due=max(excluded.since, min(excluded.due, since+?))", "iiii", (int64_t)ino,
 		    quiet->now, quiet->due, quiet->limit);
 	return db_run(db, "UPDATE work SET due=max(?, min(?, since+?)) WHERE kind=1 AND id=?", "iiii",
 	    quiet->now, quiet->due, quiet->limit, (int64_t)ino);
+}
+
+int
+upload_keep(struct db *db, uint64_t ino, int64_t due)
+{
+	return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " VALUES(1,?,?,?,0,0,'') ON CONFLICT(kind,id) DO NOTHING", "iii", (int64_t)ino, due, due);
 }
 
 int
@@ -96,13 +103,15 @@ index_work_done_many(struct index *ix, const struct work *work, size_t n)
 }
 
 int
-index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due)
+index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due,
+    enum work_wait wait)
 {
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=? WHERE kind=? AND id=?", "iii", due,
+	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=?, wait=?, attempts=attempts+?"
+	    " WHERE kind=? AND id=?", "iiiii", due, (int64_t)wait, (int64_t)(wait == WAIT_KEY),
 	    (int64_t)kind, (int64_t)id));
 }
 
@@ -115,7 +124,7 @@ index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t du
 	if (r < 0)
 		return r;
 	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=?, stuck=?, error=?,"
-	    " attempts=attempts+1 WHERE kind=? AND id=?", "iisii", due, (int64_t)stuck, error,
+	    " wait=0, attempts=attempts+1 WHERE kind=? AND id=?", "iisii", due, (int64_t)stuck, error,
 	    (int64_t)kind, (int64_t)id));
 }
 
@@ -126,12 +135,12 @@ index_work_retry(struct index *ix, enum work_kind kind, uint64_t id)
 
 	if (r < 0)
 		return r;
-	return db_end(ix, db_change(&ix->writer, "UPDATE work SET due=?, stuck=0, attempts=0"
+	return db_end(ix, db_change(&ix->writer, "UPDATE work SET due=?, stuck=0, wait=0, attempts=0"
 	    " WHERE kind=? AND (id=? OR ?=0) AND (stuck<>0 OR attempts>0)", "iiii", clock_wall_ns(),
 	    (int64_t)kind, (int64_t)id, (int64_t)id));
 }
 
-#define WORK_COLUMNS "kind,id,since,due,attempts,stuck,error"
+#define WORK_COLUMNS "kind,id,since,due,attempts,stuck,error,wait"
 
 static void
 work_read(sqlite3_stmt *q, struct work *ret_work)
@@ -143,6 +152,7 @@ work_read(sqlite3_stmt *q, struct work *ret_work)
 		.due = sqlite3_column_int64(q, 3),
 		.attempts = (unsigned)sqlite3_column_int64(q, 4),
 		.stuck = sqlite3_column_int(q, 5) != 0,
+		.wait = (enum work_wait)sqlite3_column_int(q, 7),
 	};
 	(void)snprintf(ret_work->error, sizeof(ret_work->error), "%s",
 	    (const char *)sqlite3_column_text(q, 6));

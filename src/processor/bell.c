@@ -20,7 +20,12 @@
 void
 ring_add(struct processor *p, uint64_t ino)
 {
-	int64_t at = clock_mono_ns() + core_get_options(p->core)->quiet_period;
+	ring_at(p, ino, clock_mono_ns() + core_get_options(p->core)->quiet_period);
+}
+
+void
+ring_at(struct processor *p, uint64_t ino, int64_t at)
+{
 	size_t i;
 
 	lock_take(&p->lock);

@@ -3,7 +3,7 @@
  * One original: what is to be done for it, and doing it.
  *
  *   gone, or no longer in a keep     its derivatives go
- *   derived already, elsewhere       they are moved; nothing is decoded
+ *   derived already, elsewhere       they are moved; nothing is decoded, unless another's are there
  *   derived already, here            mode, owner and time follow the original
  *   else                             a worker looks at it
  *
@@ -70,6 +70,23 @@ forget(struct processor *p, uint64_t ino)
 
 /* ---- derived already ---- */
 
+/* It may have moved again, or changed hands, while it was worked on; what was queued for that
+ * went with this job's row. */
+static void
+look_again(struct processor *p, const struct inode *i, const struct keep_path *k)
+{
+	struct keep_path now = { .rest = NULL };
+	struct inode row;
+
+	if (index_get(p->ix, i->ino, &row) < 0)
+		return;
+	if (core_keep_path(p->core, i->ino, &now) < 0 || now.ino != k->ino ||
+	    strcmp(now.rest, k->rest) != 0 || row.mode != i->mode || row.uid != i->uid ||
+	    row.gid != i->gid || row.mtime != i->mtime)
+		(void)index_work_add(p->ix, WORK_DERIVE, i->ino, clock_wall_ns());
+	keep_path_release(&now);
+}
+
 static void
 follow(struct processor *p, const struct inode *i, const struct keep_path *k, const struct derivation *d)
 {
@@ -78,6 +95,7 @@ follow(struct processor *p, const struct inode *i, const struct keep_path *k, co
 	struct derived_file f = { .keep = k->ino, .mode = i->mode & 0666, .uid = i->uid, .gid = i->gid,
 		.mtime = i->mtime };
 	char *slash;
+	int r;
 
 	if (asprintf(&from, "thumbs/%s", d->path) < 0 || asprintf(&to, "thumbs/%s", k->rest) < 0)
 		return;
@@ -86,8 +104,15 @@ follow(struct processor *p, const struct inode *i, const struct keep_path *k, co
 		*slash = '\0';
 		f.dir_path = to;
 		f.name = slash + 1;
-		(void)core_derived_rename(p->core, &f, d->keep, from);
+		r = core_derived_rename(p->core, &f, d->keep, from);
 		*slash = '/';
+		if (r < 0 && r != -ENOENT) {
+			/* Another's are there, which go with it or are about to move themselves. */
+			remove_thumbs(p, d);
+			(void)index_derived_forget(p->ix, i->ino);
+			keep_touch(p, d->keep);
+			return;
+		}
 		(void)core_derived_remove_empty(p->core, d->keep, from);
 		(void)index_derived_moved(p->ix, i->ino, k->ino, k->rest);
 		if (d->keep != k->ino)
@@ -97,6 +122,7 @@ follow(struct processor *p, const struct inode *i, const struct keep_path *k, co
 	(void)core_derived_attrs(p->core, &f);
 	keep_touch(p, k->ino);
 	(void)index_work_done(p->ix, WORK_DERIVE, i->ino);
+	look_again(p, i, k);
 }
 
 /* ---- derive ---- */
@@ -197,7 +223,8 @@ derive(struct derive *d)
 	int fd = core_open_generation(p->core, d->node, d->inode.generation), r;
 
 	if (fd == -EBUSY || fd == -ESTALE) {
-		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS);
+		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS,
+		    WAIT_NONE);
 		return;
 	}
 	if (fd < 0) {
@@ -209,13 +236,16 @@ derive(struct derive *d)
 	(void)close(fd);
 	if (r == 0) {
 		r = commit(d, &res);
+		if (r == 0)
+			look_again(p, &d->inode, d->keep);
 		if (r < 0 && r != -ESTALE)
 			(void)error_set(&err, r, "its derivatives can't be kept: %s", strerror(-r));
 		extract_result_release(&res);
 	}
 	if (r == -ECANCELED || r == -ESTALE) {
 		/* Changed meanwhile: its next quiet moment asks again. */
-		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS);
+		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS,
+		    WAIT_NONE);
 	} else if (r < 0) {
 		log_err("%s: %s", d->keep->rest, error_text(&err));
 		(void)index_work_failed(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + POOL_RETRY_NS,
@@ -240,7 +270,7 @@ derive_run(struct processor *p, uint64_t ino)
 	int r = core_settle(p->core, ino, &d.inode);
 
 	if (r == -EBUSY) {
-		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() + BUSY_NS);
+		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() + BUSY_NS, WAIT_WRITER);
 		return;
 	}
 	if (r < 0 || !S_ISREG(d.inode.mode) || (d.inode.flags & INODE_DERIVED) != 0 ||
@@ -256,7 +286,7 @@ derive_run(struct processor *p, uint64_t ino)
 	d.keep = &k;
 	if (policy_is_temporary(last_name(k.rest))) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
-		    core_get_options(p->core)->temp_delay);
+		    core_get_options(p->core)->temp_delay, WAIT_RENAME);
 	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&
 	    v.generation == d.inode.generation) {
 		follow(p, &d.inode, &k, &v);

@@ -210,7 +210,8 @@ keep_run(struct processor *p, const struct work *work)
 	else
 		(void)log_errno(r, "meta.json of keep %ju can't be written", (uintmax_t)work->id);
 	if (r < 0 && r != -ENOENT)
-		(void)index_work_defer(p->ix, WORK_KEEP, work->id, clock_wall_ns() + 5 * NSEC_PER_SEC);
+		(void)index_work_defer(p->ix, WORK_KEEP, work->id, clock_wall_ns() + 5 * NSEC_PER_SEC,
+		    WAIT_NONE);
 	keep_path_release(&k);
 	json_decref(w.files);
 }

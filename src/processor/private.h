@@ -48,7 +48,8 @@ struct processor {
 /* bell.c */
 int bell_start(struct processor *p);
 void bell_stop(struct processor *p);
-void ring_add(struct processor *p, uint64_t ino);
+void ring_add(struct processor *p, uint64_t ino);	/* after a quiet period */
+void ring_at(struct processor *p, uint64_t ino, int64_t at);	/* monotonic ns */
 
 /* derive.c: carry out the derivation of one original, or find that there is nothing to do. */
 void derive_run(struct processor *p, uint64_t ino);

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define GONE_DELAY_NS (3 * NSEC_PER_SEC)
+#define HELD_NS (2 * NSEC_PER_SEC)	/* longer than any close() takes to be heard of */
 
 struct derive_job {
 	struct processor *p;
@@ -142,6 +143,8 @@ processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
 		return;
 	if (strncmp(k.rest, "thumbs/", 7) == 0)
 		make_again(p, &k, k.rest + 7, due);
+	else if (strcmp(k.rest, "thumbs") == 0)
+		make_again(p, &k, name, due);
 	else if (k.rest[0] == '\0' && strcmp(name, "meta.json") == 0)
 		make_again(p, &k, NULL, due);
 	keep_path_release(&k);
@@ -154,9 +157,19 @@ processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
 static void
 answer_ring(struct processor *p, uint64_t ino)
 {
+	int64_t now = clock_wall_ns();
 	struct inode inode;
-	int r = core_settle(p->core, ino, &inode);
+	struct work w;
+	int r;
 
+	/* Its quiet period may have begun anew with a rename; a temporary name waits for one, and
+	 * rings again then. */
+	if (index_work_get(p->ix, WORK_UPLOAD, ino, &w) == 0 && w.due > now) {
+		if (w.due - now <= core_get_options(p->core)->quiet_period)
+			ring_at(p, ino, clock_mono_ns() + w.due - now);
+		return;
+	}
+	r = core_settle(p->core, ino, &inode);
 	if (r == -EBUSY)
 		ring_add(p, ino);
 	else if (r == 0 && (inode.flags & INODE_DERIVED) != 0)
@@ -353,6 +366,9 @@ processor_changed(struct processor *p, uint64_t ino)
 			return;
 		}
 		(void)index_work_add(p->ix, WORK_DERIVE, ino, clock_wall_ns());
+	} else if (S_ISREG(inode.mode) && p->opt.inotify) {
+		ring_add(p, ino);
+		return;
 	} else {
 		return;
 	}
@@ -366,11 +382,12 @@ processor_changed(struct processor *p, uint64_t ino)
 
 /* ---- waiting for it ---- */
 
+/* What is stuck, or has a name on its way somewhere else, is not waited for. */
 static bool
 count_one(void *arg, const struct work *w)
 {
-	(void)w;
-	++*(uint64_t *)arg;
+	if (!w->stuck && w->wait != WAIT_RENAME)
+		++*(uint64_t *)arg;
 	return true;
 }
 
@@ -378,6 +395,9 @@ int
 processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
     bool (*progress)(void *arg, uint64_t remaining), void *arg)
 {
+	int64_t moved = clock_mono_ns();
+	uint64_t was_open = 0;
+
 	for (;;) {
 		uint64_t open = 0, remaining = 0;
 
@@ -396,6 +416,12 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
 			return 0;
 		if (!progress(arg, remaining + open))
 			return -ECANCELED;
+		/* Only open files are left, which are settled as soon as nobody holds or maps them. */
+		if (remaining > 0 || open != was_open)
+			moved = clock_mono_ns();
+		else if (clock_mono_ns() - moved > HELD_NS)
+			return -EBUSY;
+		was_open = open;
 		if (clock_mono_ns() >= deadline_mono_ns)
 			return -ETIMEDOUT;
 		(void)usleep(remaining > 100 ? 200000 : 50000);

@@ -34,8 +34,9 @@ void processor_derived_gone(struct processor *p, uint64_t parent, const char *na
 ssize_t processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *buf,
     size_t room);
 
-/* Wait until everything at or below `dir` is derived and its meta.json written. 0, -ETIMEDOUT,
- * -ECANCELED. */
+/* Wait until everything at or below `dir` is derived and its meta.json written, except what is
+ * stuck or has a temporary name. 0; -EBUSY only files that somebody has open or mapped for
+ * writing are left; -ETIMEDOUT; -ECANCELED. */
 int processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
     bool (*progress)(void *arg, uint64_t remaining), void *arg);
 

@@ -72,7 +72,8 @@ relocate_run(struct syncer *s, uint64_t ino, unsigned attempts)
 	struct move m;
 	int r = core_natural_key(s->core, ino, &key);
 
-	if (r == 0)
+	/* A name that is no key: it makes room for who has the old name now. */
+	if (r == 0 || r == -EINVAL)
 		r = index_relocate_begin(s->ix, ino, key, attempts >= SIDE_AFTER, clock_wall_ns(), &m);
 	if (r == 0)
 		r = index_sync(s->ix);
@@ -82,9 +83,8 @@ relocate_run(struct syncer *s, uint64_t ino, unsigned attempts)
 		/* It is being changed: its upload goes to the right place. */
 		(void)index_work_done(s->ix, WORK_RELOCATE, ino);
 	} else if (r == -EBUSY) {
-		(void)index_work_failed(s->ix, WORK_RELOCATE, ino, clock_wall_ns() + WAIT_NS, false,
-		    "waits for its key");
-	} else if (r == -ENOENT || r == -EINVAL) {
+		(void)index_work_defer(s->ix, WORK_RELOCATE, ino, clock_wall_ns() + WAIT_NS, WAIT_KEY);
+	} else if (r == -ENOENT) {
 		(void)index_work_done(s->ix, WORK_RELOCATE, ino);
 	} else if (r != -EALREADY) {
 		(void)error_set(&err, r, "it can't be claimed: %s", strerror(-r));
@@ -105,7 +105,8 @@ remove_run(struct syncer *s, uint64_t object, unsigned attempts)
 		return;
 	}
 	if (r == -EBUSY) {
-		(void)index_work_defer(s->ix, WORK_REMOVE, object, clock_wall_ns() + NSEC_PER_SEC);
+		(void)index_work_defer(s->ix, WORK_REMOVE, object, clock_wall_ns() + NSEC_PER_SEC,
+		    WAIT_NONE);
 		return;
 	}
 	/* What goes is justified by commits that must survive a power cut first. */

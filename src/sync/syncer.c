@@ -22,6 +22,7 @@
 #define IDLE_NS (60 * NSEC_PER_SEC)
 #define COLLECT_EVERY_NS NSEC_PER_SEC	/* what was unlinked is freed in batches */
 #define RELEASE_GRACE_NS NSEC_PER_SEC
+enum { PATIENT = 4 };		/* attempts for a key before a drain doesn't wait for it */
 #define BREATH_US 5000		/* results come in flocks: look once for many */
 
 /* ---- flights ---- */
@@ -229,6 +230,8 @@ static const enum work_kind flow[] = { WORK_EXPAND, WORK_UPLOAD, WORK_RELOCATE, 
 
 struct drain_look {
 	struct sync_progress p;
+	uint64_t in_use;		/* uploads that a writer or a mapping holds up */
+	uint64_t waiting;		/* relocations whose key isn't given up */
 	uint64_t sample;
 };
 
@@ -240,6 +243,10 @@ drain_count(void *arg, const struct work *w)
 	l->p.remaining++;
 	if (w->stuck)
 		l->p.stuck++;
+	else if (w->wait == WAIT_WRITER)
+		l->in_use++;
+	else if (w->wait == WAIT_KEY && w->attempts > PATIENT)
+		l->waiting++;
 	if (l->sample == 0 || w->stuck) {
 		l->sample = w->kind == WORK_REMOVE ? 0 : w->id;
 		(void)snprintf(l->p.error, sizeof(l->p.error), "%s", w->error);
@@ -260,6 +267,8 @@ drain_look(struct syncer *s, uint64_t dir, struct drain_look *l)
 	if (l->sample != 0 && index_path(s->ix, l->sample, &path) == 0)
 		(void)snprintf(l->p.path, sizeof(l->p.path), "%s", path);
 	l->p.busy = core_count_writers(s->core, dir);
+	if (l->p.busy < l->in_use)
+		l->p.busy = l->in_use;
 }
 
 static void
@@ -280,6 +289,7 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 {
 	int64_t begun = clock_mono_ns(), hurried = 0;
 	struct drain_look l;
+	uint64_t held;
 	bool first = true;
 	int r = index_upload_all(s->ix);
 
@@ -287,12 +297,13 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 		return r;
 	for (;; first = false) {
 		drain_look(s, dir, &l);
+		held = l.p.busy + l.p.stuck + (l.p.busy + l.p.stuck > 0 ? l.waiting : 0);
 		/* close() returns before the kernel releases the file: give it a moment. */
-		if (l.p.busy > 0 && l.p.remaining <= l.p.busy + l.p.stuck)
+		if (l.p.busy > 0 && l.p.remaining <= held)
 			r = clock_mono_ns() - begun > RELEASE_GRACE_NS ? -EBUSY : -EINPROGRESS;
 		else if (l.p.remaining == 0)
-			r = 0;
-		else if (l.p.remaining == l.p.stuck)
+			r = index_sync(s->ix);		/* a power cut leaves it said */
+		else if (l.p.remaining <= held)
 			r = -EIO;
 		else
 			r = -EINPROGRESS;

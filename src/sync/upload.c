@@ -4,8 +4,8 @@
  *
  *   settle → choose the key → claim (durable) → read while nobody writes → confirm → commit
  *
- *   1. The claim is on the disk before the first byte is sent: after a crash the index
- *      knows which keys may hold what.
+ *   1. The claim and the staged bytes are on the disk before the first byte is sent: after
+ *      a crash the index knows which keys may hold what, and what is STORED is whole here.
  *   2. A generation that is raised meanwhile stops the put; its result is dropped by the
  *      index, which compares.
  *   3. A failure whose end isn't known leaves the key unsettled: the next generation asks
@@ -160,7 +160,7 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 		(void)index_upload_uncertain(s->ix, j->up.object.id, clock_wall_ns());
 	if (r == -ECANCELED || r == -EINPROGRESS)
 		(void)index_work_defer(s->ix, WORK_UPLOAD, j->up.inode.ino,
-		    clock_wall_ns() + BUSY_WAIT_NS);
+		    clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
 	else
 		upload_failed(s, j->up.inode.ino, attempts, r, err);
 }
@@ -180,11 +180,19 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 			(void)index_upload_undo(j->s->ix, j->up.object.id);
 		if (j->fd == -EBUSY || j->fd == -ESTALE) {
 			(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
-			    clock_wall_ns() + BUSY_WAIT_NS);
+			    clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
 			return;
 		}
 		(void)error_set(&err, j->fd, "its staged file can't be opened: %s", strerror(-j->fd));
 		upload_failed(j->s, j->up.inode.ino, attempts, j->fd, &err);
+		return;
+	}
+	/* STORED says that the staged file holds the object's bytes, also after a power cut. */
+	if (fsync(j->fd) < 0) {
+		r = -errno;
+		(void)error_set(&err, r, "its staged bytes don't reach the disk: %s", strerror(errno));
+		upload_ended(j, -EAGAIN, attempts, &err);
+		(void)close(j->fd);
 		return;
 	}
 	r = link ? core_link_begin(j->s->core, j->node, generation) : 0;
@@ -216,7 +224,7 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 static int
 check(struct syncer *s, const struct inode *i, struct error *err)
 {
-	if ((i->flags & INODE_TORN) != 0 && i->object != 0)
+	if ((i->flags & INODE_TORN) != 0 && index_has_stored(s->ix, i->ino) != 0)
 		return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
 		    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
 	if (s->opt.max_size != 0 && i->size > s->opt.max_size)
@@ -238,7 +246,7 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 
 	if (r == -EBUSY) {
 		(void)index_work_defer(s->ix, WORK_UPLOAD, ino, clock_wall_ns() +
-		    core_get_options(s->core)->quiet_period + BUSY_WAIT_NS / 10);
+		    core_get_options(s->core)->quiet_period + BUSY_WAIT_NS / 10, WAIT_WRITER);
 		return;
 	}
 	if ((r == -ENOENT && index_get(s->ix, ino, &inode) == -ENOENT) ||
@@ -273,7 +281,7 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 			(void)index_path(s->ix, ino, &path);
 		upload_claimed(&j, path, attempts);
 	} else if (r == -EBUSY || r == -ESTALE) {
-		(void)index_work_defer(s->ix, WORK_UPLOAD, ino, clock_wall_ns() + BUSY_WAIT_NS);
+		(void)index_work_defer(s->ix, WORK_UPLOAD, ino, clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
 	} else {
 		(void)error_set(&err, r, "it can't be claimed: %s", strerror(-r));
 		upload_failed(s, ino, attempts, r == -EINVAL ? -EIO : r, &err);

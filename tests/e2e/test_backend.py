@@ -343,7 +343,8 @@ def test_moving_a_keep_while_it_uploads(new_mount, backend, tmp_path):
 
 @pytest.mark.parametrize("name", [".IMG_1.jpg.Ab3dEf", "tmpabcd1234.upload.jpg", "video.mp4.part", "x.tmp", ".~lock"])
 def test_temporary_names_wait_for_their_rename(new_mount, name):
-    mount = new_mount(quiet_period="50ms", derived="off").start()
+    """Also with the bell ringing at each close."""
+    mount = new_mount(quiet_period="50ms").start()
     write(mount.path / name, noise(1000))
     write(mount.path / "other", noise(10))
     wait_until(lambda: b"other" in mount.objects())
@@ -354,6 +355,49 @@ def test_temporary_names_wait_for_their_rename(new_mount, name):
     wait_until(lambda: mount.objects().get(b"final.jpg") == noise(1000))
     assert set(mount.objects()) == {b"other", b"final.jpg"}
     assert mount.calls()["put"] == 2
+
+
+def test_a_name_that_is_no_key_gives_up_the_key_it_had(stored):
+    """Renamed to what no store takes, and the old name made anew: both are stored, and sync returns."""
+    write(stored.path / "x", noise(900, 1))
+    stored.sync()
+    os.rename(stored.path / "x", stored.path / os.fsdecode(b"x\n\xff"))
+    write(stored.path / "x", noise(800, 2))
+    stored.sync(timeout=20)
+    assert stored.objects() == {b"x": noise(800, 2)}
+    assert [v for k, v in stored.objects(everything=True).items() if k.startswith(b".tbfs/o/")] == [noise(900, 1)]
+
+
+def test_sync_says_so_when_a_mapping_keeps_a_file(new_mount):
+    """The descriptor is closed, the mapping lives: EBUSY, not a wait without end."""
+    mount = new_mount(quiet_period="50ms").start()
+    with open(mount.path / "mapped", "w+b") as f:
+        f.write(b"x" * 4096)
+        f.flush()
+        m = mmap.mmap(f.fileno(), 4096)
+    for options in ({}, {"derived": True}):
+        r = mount.sync(timeout=20, check=False, **options)
+        assert r.returncode == rig.NOT_DONE and "open" in r.err, r.err
+    m[:4] = b"last"
+    m.close()
+    mount.sync(timeout=20)
+    assert mount.objects()[b"mapped"] == b"last" + b"x" * 4092
+
+
+def test_sync_says_so_when_a_key_waits_for_a_stuck_file(new_mount):
+    """A file too large to be stored holds the key of a new one: that has another meanwhile."""
+    mount = new_mount(quiet_period="50ms", upload__max_size="10000").start()
+    write(mount.path / "a", noise(5000, 1))
+    mount.sync()
+    write(mount.path / "a", noise(20_000, 2))
+    r = mount.sync(timeout=20, check=False)
+    assert r.returncode == rig.NOT_DONE and "max_size" in r.err, r.err
+    os.rename(mount.path / "a", mount.path / "b")
+    write(mount.path / "a", noise(3000, 3))
+    r = mount.sync(timeout=20, check=False)
+    assert r.returncode == rig.NOT_DONE and "max_size" in r.err, r.err
+    # What the store has of the large one follows its name, and the new one has its own.
+    wait_until(lambda: mount.objects() == {b"a": noise(3000, 3), b"b": noise(5000, 1)})
 
 
 def test_quiet_period_joins_writes_into_one_put(new_mount):

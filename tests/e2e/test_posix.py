@@ -163,6 +163,23 @@ def test_readdir_is_stable_under_changes(tree):
     assert len(seen) == len(set(seen))
 
 
+def test_a_replaced_name_is_listed_once(tree):
+    """It was there all the time: a reader sees it neither twice nor never."""
+    names = [f"name-{n:04}" for n in range(1000)]
+    for name in names:
+        os.close(os.open(tree / name, os.O_CREAT | os.O_WRONLY))
+    for n in range(1000):
+        os.close(os.open(tree / f".new-{n:04}", os.O_CREAT | os.O_WRONLY))
+    seen = []
+    with os.scandir(tree) as entries:
+        for n, entry in enumerate(entries):
+            seen.append(entry.name)
+            if n < 1000:                    # what was seen already, and what is still to come
+                k = n * 7 % 1000
+                os.rename(tree / f".new-{k:04}", tree / names[k])
+    assert sorted(s for s in seen if s.startswith("name-")) == names
+
+
 def test_unlink_while_reading_the_directory_empties_it(tree):
     for n in range(1500):
         os.close(os.open(tree / f"f{n}", os.O_CREAT | os.O_WRONLY))
