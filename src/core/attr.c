@@ -113,7 +113,7 @@ truncate_staged(struct core *c, struct node *n, uint64_t size)
 	int fd, r;
 
 	r = node_raise(c, n);
-	if (r == 0) {
+	if (r >= 0) {
 		fd = staging_open(c->st, n->ino, O_WRONLY);
 		r = fd;
 		if (fd >= 0) {
@@ -184,6 +184,7 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 {
 	int64_t now = clock_wall_ns();
 	struct inode row, new = *to;
+	struct node *n = NULL;
 	unsigned mask = 0;
 	int r = index_get(c->ix, ino, &row);
 
@@ -213,11 +214,22 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 	if (mask == 0)
 		return core_getattr(c, ino, ret_attr);
 	new.ctime = now;
-	r = set_staged_times(c, &row, set, to);
+	/* Who owns the times, row or staged file, must not change between the two. */
+	if (S_ISREG(row.mode) && (set & (SET_ATIME | SET_MTIME)) != 0 && (n = node_get(c, ino)) != NULL) {
+		node_lock(c, n);
+		r = index_get(c->ix, ino, &row);
+	}
+	if (r == 0)
+		r = set_staged_times(c, &row, set, to);
 	if (r == 0)
 		r = index_set_attr(c->ix, ino, mask | ATTR_CTIME, &new, &row);
+	if (n != NULL) {
+		node_unlock(c, n);
+		node_put(c, n);
+	}
 	if (r < 0)
 		return r;
+	node_touched(c, ino);
 	if ((mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) != 0)
 		place_update(c, ino);
 	if (S_ISREG(row.mode) && (mask & ~(unsigned)ATTR_ATIME) != 0 && c->events.changed != NULL)

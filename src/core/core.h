@@ -161,9 +161,11 @@ int core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode
     const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
 int core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
     const struct caller *who, struct handle **ret_handle, struct attr *ret_attr);
-/* May take long (cold bytes to fetch, a sync, a link to break): core_open_blocks() tells. */
+/* May take long, which core_open_waits() tells before: cold bytes come from a store; the disk
+ * syncs a file that leaves STORED, or breaks its link to an object. */
 int core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle);
-bool core_open_blocks(struct core *c, uint64_t ino, int flags);
+enum core_wait { WAITS_FOR_NOTHING, WAITS_FOR_DISK, WAITS_FOR_STORE };
+enum core_wait core_open_waits(struct core *c, uint64_t ino, int flags);
 int core_flush(struct core *c, struct handle *h);
 int core_fsync(struct core *c, struct handle *h, bool datasync);
 int core_fsyncdir(struct core *c);

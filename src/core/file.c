@@ -40,7 +40,7 @@ node_load(struct core *c, struct node *n, struct inode *ret_inode)
 	if (!n->known) {
 		n->known = true;
 		n->changed = ret_inode->state == OBJECT_OPEN || ret_inode->state == OBJECT_DIRTY;
-		n->change = index_changes(c->ix);
+		atomic_store(&n->change, index_changes(c->ix));
 		atomic_store(&n->generation, ret_inode->generation);
 	}
 	return 0;
@@ -86,6 +86,12 @@ raise_locked(struct core *c, struct node *n)
 		    (uintmax_t)n->ino);
 	if (inode.object != 0 && index_object_get(c->ix, inode.object, &object) == 0 && object.linked)
 		return -EAGAIN;
+	/* The staged file owns the time from here on: it must have it before the row says so. */
+	if (inode.mtime != inode.staged_mtime) {
+		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(inode.mtime) };
+
+		(void)staging_set_times(c->st, n->ino, times);
+	}
 	r = index_mark_open(c->ix, n->ino, &was, &inode);
 	if (r < 0)
 		return r;
@@ -98,17 +104,12 @@ raise_locked(struct core *c, struct node *n)
 			return r;
 	}
 	n->changed = was.state != OBJECT_STORED;
-	if (was.mtime != was.staged_mtime) {
-		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(was.mtime) };
-
-		(void)staging_set_times(c->st, n->ino, times);
-	}
 	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
 		stat_to_staged(&st, &n->flushed);
 		n->base_ctime = n->flushed.ctime;
 		n->changed = clock_wall_ns() - n->flushed.mtime < RACY_NS;
 	}
-	return 0;
+	return 1;
 }
 
 int
@@ -170,7 +171,7 @@ node_flush(struct core *c, struct node *n, bool force)
 	if (r < 0)
 		return r;
 	n->queued = true;
-	n->change = index_changes(c->ix);
+	atomic_store(&n->change, index_changes(c->ix));
 	if (named)
 		place_write(c, &inode, parent, name);
 	/* Writing the place moved the staged ctime: that is ours. */
@@ -208,7 +209,7 @@ handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct 
 	node_lock(c, n);
 	n->known = true;
 	n->changed = true;
-	n->change = index_changes(c->ix);
+	atomic_store(&n->change, index_changes(c->ix));
 	atomic_store(&n->generation, inode->generation);
 	n->opens++;
 	if (h->writer && atomic_fetch_add(&n->writers, 1) == 0)
@@ -218,15 +219,18 @@ handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct 
 	return 0;
 }
 
-bool
-core_open_blocks(struct core *c, uint64_t ino, int flags)
+enum core_wait
+core_open_waits(struct core *c, uint64_t ino, int flags)
 {
 	struct inode inode;
 
 	if (index_get(c->ix, ino, &inode) < 0)
-		return false;
-	/* Cold bytes to fetch; or leaving STORED, which is synced, and may have a link to break. */
-	return inode.state == OBJECT_REMOTE || (wants_write(flags) && inode.state == OBJECT_STORED);
+		return WAITS_FOR_NOTHING;
+	if (inode.state == OBJECT_REMOTE)
+		return WAITS_FOR_STORE;
+	/* Leaving STORED is synced, and there may be a link to break. */
+	return wants_write(flags) && (inode.state == OBJECT_STORED || (flags & O_DSYNC) != 0) ?
+	    WAITS_FOR_DISK : WAITS_FOR_NOTHING;
 }
 
 /* Fetch the bytes of a file that is only in the backend into a new staged file. */
@@ -253,7 +257,8 @@ node_hydrate(struct core *c, const struct inode *inode)
 		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(inode->mtime) };
 
 		(void)futimens(fd, times);
-		r = staging_adopt(c->st, fd, inode->ino);
+		/* It is STORED from here on, which a power cut must not make a lie. */
+		r = fsync(fd) < 0 ? -errno : staging_adopt(c->st, fd, inode->ino);
 	}
 	if (r == -EEXIST)
 		r = 0;
@@ -293,7 +298,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	struct handle *h = calloc(1, sizeof(*h));
 	struct node *n = node_get(c, ino);
 	struct inode inode;
-	bool still = false;
+	bool still = false, raised = false;
 	int r = h == NULL || n == NULL ? -ENOMEM : index_get(c->ix, ino, &inode);
 
 	if (r == 0 && !S_ISREG(inode.mode))
@@ -303,16 +308,20 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	if (r == 0) {
 		if (wants_write(flags)) {
 			r = node_raise(c, n);
+			raised = r > 0;
+			still = raised || n->still;
 		} else {
 			node_lock(c, n);
 			r = node_load(c, n, &inode);
 		}
-		still = wants_write(flags) && (inode.state != OBJECT_OPEN || n->still);
-		if (r == 0)
+		if (r >= 0)
 			r = open_locked(c, n, flags);
 		node_unlock(c, n);
 	}
 	if (r < 0) {
+		/* Nobody will close it: it is settled like any other that was changed. */
+		if (raised)
+			(void)index_work_add(c->ix, WORK_UPLOAD, ino, clock_wall_ns() + c->opt.quiet_period);
 		if (n != NULL)
 			node_put(c, n);
 		free(h);
@@ -358,7 +367,7 @@ sync_row(struct core *c, struct node *n, bool writer)
 
 	node_lock(c, n);
 	generation = atomic_load(&n->generation);
-	change = n->change;
+	change = atomic_load(&n->change);
 	/* A reader's fsync covers what others wrote and closed. */
 	if (!writer && n->synced_generation != generation)
 		writer = index_get(c->ix, n->ino, &row) == 0 && row.synced_generation != generation &&

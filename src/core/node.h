@@ -34,7 +34,7 @@ struct node {
 	int64_t base_ctime;		/* staged ctime when it was opened, while !changed */
 	_Atomic int64_t writer_since;	/* wall clock ns */
 	struct staged_stat flushed;	/* what the row says of the staged file; ctime is the staged one */
-	uint64_t change;		/* index change that made this row or its name */
+	_Atomic uint64_t change;	/* last index change of its row or names */
 	int32_t backing;		/* id of the registered descriptor; 0: none */
 	unsigned backing_users;
 };
@@ -62,13 +62,15 @@ void node_put(struct core *c, struct node *n);
 void node_lock(struct core *c, struct node *n);
 void node_unlock(struct core *c, struct node *n);
 void node_unlinked(struct core *c, const struct inode *inode);
+/* Its row or names were changed: the next fsync covers that. */
+void node_touched(struct core *c, uint64_t ino);
 /* What went at this moment together with a directory (derived files): nobody else tells. */
 void reap_with_dir(struct core *c, int64_t ctime);
 /* Read what a fresh node doesn't know yet; node locked. */
 int node_load(struct core *c, struct node *n, struct inode *ret_inode);
 
-/* A writer is about to change the bytes: generation rule.  Returns with the node locked (also
- * on failure); may sync, and wait for a link to be broken. */
+/* A writer is about to change the bytes: generation rule.  1 it was raised, 0 it was OPEN already.
+ * Returns with the node locked (also on failure); may sync, and wait for a link to be broken. */
 int node_raise(struct core *c, struct node *n);
 /* The bytes of a REMOTE inode into the staging cache; may take long. */
 int node_hydrate(struct core *c, const struct inode *inode);

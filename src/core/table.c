@@ -208,6 +208,17 @@ node_unlinked(struct core *c, const struct inode *inode)
 }
 
 void
+node_touched(struct core *c, uint64_t ino)
+{
+	struct node *n = node_find(c, ino);
+
+	if (n == NULL)
+		return;
+	atomic_store(&n->change, index_changes(c->ix));
+	node_put(c, n);
+}
+
+void
 node_lock(struct core *c, struct node *n)
 {
 	lock_take(&c->stripes[n->ino % NODE_STRIPES]);

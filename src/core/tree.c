@@ -66,6 +66,16 @@ is_reserved(struct core *c, uint64_t parent, const char *name)
 	return keep;
 }
 
+/* Does what stands there count as derived? */
+static bool
+is_derived_place(struct core *c, uint64_t parent, const char *name)
+{
+	struct inode dir;
+
+	return (index_get(c->ix, parent, &dir) == 0 && (dir.flags & INODE_DERIVED) != 0) ||
+	    is_reserved(c, parent, name);
+}
+
 /*
  * The first inode of a name: mode, owner, ACL and times.  New entries belong to the
  * caller; a setgid directory hands on its group.
@@ -116,11 +126,14 @@ stage_new(struct core *c, const struct inode *inode)
 }
 
 static void
-discard_new(struct core *c, uint64_t parent, const char *name)
+discard_new(struct core *c, uint64_t parent, const char *name, bool dir)
 {
+	int64_t now = clock_wall_ns();
 	struct inode gone;
+	int r = dir ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_EMPTY, now, &gone) :
+	    index_unlink(c->ix, parent, name, now, &gone);
 
-	if (index_unlink(c->ix, parent, name, clock_wall_ns(), &gone) == 0)
+	if (r == 0)
 		(void)index_reap(c->ix, gone.ino);
 }
 
@@ -133,6 +146,7 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 	struct acl_pair acl = { .access = NULL };
 	struct inode tmpl;
 	int r = template(c, parent, mode, who, &tmpl, &acl), fd = -1;
+	bool made;
 
 	tmpl.rdev = rdev;
 	if (r == 0 && is_reserved(c, parent, name))
@@ -141,18 +155,16 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 		tmpl.size = strlen(target);
 	if (r == 0)
 		r = index_create(c->ix, parent, name, &tmpl, target, ret_inode);
+	made = r == 0;
 	if (r == 0)
 		r = acl_store(c, ret_inode->ino, &acl);
 	acl_pair_release(&acl);
 	if (r == 0 && (S_ISREG(mode) || S_ISDIR(mode))) {
 		fd = stage_new(c, ret_inode);
 		r = fd < 0 ? fd : 0;
-		if (r < 0 && S_ISREG(mode))
-			discard_new(c, parent, name);
-		else if (r < 0)
-			(void)index_rmdir(c->ix, parent, name, INDEX_RMDIR_EMPTY, clock_wall_ns(),
-			    ret_inode);
 	}
+	if (r < 0 && made)
+		discard_new(c, parent, name, S_ISDIR(mode));
 	if (r == 0 && S_ISDIR(mode))
 		place_update(c, ret_inode->ino);
 	if (r == 0 && ret_fd != NULL)
@@ -163,7 +175,7 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 }
 
 static int
-made(struct core *c, const struct inode *inode, struct attr *ret_attr)
+answer(struct core *c, const struct inode *inode, struct attr *ret_attr)
 {
 	core_remember(c, inode->ino);
 	core_fill_attr(c, inode, ret_attr);
@@ -187,7 +199,7 @@ core_mknod(struct core *c, uint64_t parent, const char *name, uint32_t mode, uin
 		node_unlock(c, n);
 		node_put(c, n);
 	}
-	return r < 0 ? r : made(c, &inode, ret_attr);
+	return r < 0 ? r : answer(c, &inode, ret_attr);
 }
 
 int
@@ -197,7 +209,7 @@ core_mkdir(struct core *c, uint64_t parent, const char *name, uint32_t mode,
 	struct inode inode;
 	int r = make(c, parent, name, S_IFDIR | (mode & 07777), 0, NULL, who, &inode, NULL);
 
-	return r < 0 ? r : made(c, &inode, ret_attr);
+	return r < 0 ? r : answer(c, &inode, ret_attr);
 }
 
 int
@@ -210,7 +222,7 @@ core_symlink(struct core *c, uint64_t parent, const char *name, const char *targ
 
 	plain.umask = 0;
 	r = make(c, parent, name, S_IFLNK | 0777, 0, target, &plain, &inode, NULL);
-	return r < 0 ? r : made(c, &inode, ret_attr);
+	return r < 0 ? r : answer(c, &inode, ret_attr);
 }
 
 int
@@ -233,14 +245,15 @@ core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struc
 		/* O_TMPFILE got its name: now there is something to store. */
 		if (was_unnamed) {
 			node_lock(c, n);
-			n->change = index_changes(c->ix);
+			atomic_store(&n->change, index_changes(c->ix));
 			(void)node_flush(c, n, true);
 			node_unlock(c, n);
 		}
 		node_put(c, n);
 	}
+	node_touched(c, ino);
 	place_update(c, ino);
-	return made(c, &inode, ret_attr);
+	return answer(c, &inode, ret_attr);
 }
 
 int
@@ -252,8 +265,10 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 	if (r < 0)
 		return r;
 	node_unlinked(c, &gone);
-	if (gone.nlink > 0)
+	if (gone.nlink > 0) {
+		node_touched(c, gone.ino);
 		place_update(c, gone.ino);
+	}
 	if ((gone.flags & INODE_DERIVED) != 0 && c->events.derived_gone != NULL)
 		c->events.derived_gone(c->events.arg, parent, name);
 	return 0;
@@ -277,17 +292,19 @@ int
 core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparent,
     const char *newname, unsigned flags)
 {
+	bool from = is_derived_place(c, parent, name), to = is_derived_place(c, newparent, newname);
 	struct quiet quiet = quiet_for(c, newname);
 	struct index_renamed done;
 	struct node *n;
-	int r = index_rename(c->ix, parent, name, newparent, newname, flags, &quiet, &done);
+	int r = index_rename(c->ix, parent, name, newparent, newname, flags | INDEX_SET_DERIVED |
+	    (to ? INDEX_NEW_IS_DERIVED : 0u) | (from ? INDEX_OLD_IS_DERIVED : 0u), &quiet, &done);
 
 	if (r < 0)
 		return r;
 	n = node_find(c, done.moved.ino);
 	if (n != NULL) {
 		node_lock(c, n);
-		n->change = index_changes(c->ix);
+		atomic_store(&n->change, index_changes(c->ix));
 		/* Under its lock: a flush that read the old place has written it by now. */
 		place_update(c, done.moved.ino);
 		node_unlock(c, n);
@@ -299,9 +316,16 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		node_unlinked(c, &done.other);
 		if (S_ISDIR(done.other.mode) && done.other.nlink == 0)
 			reap_with_dir(c, quiet.now);
-		if ((flags & INDEX_EXCHANGE) != 0)
+		if ((flags & INDEX_EXCHANGE) != 0) {
 			place_update(c, done.other.ino);
+			node_touched(c, done.other.ino);
+		}
 	}
+	/* What was derived there is to come back, and what was put there is to be derived over. */
+	if (from && c->events.derived_gone != NULL)
+		c->events.derived_gone(c->events.arg, parent, name);
+	if (to && c->events.derived_gone != NULL)
+		c->events.derived_gone(c->events.arg, newparent, newname);
 	changed(c, done.moved.ino);
 	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
 		changed(c, done.other.ino);

@@ -213,6 +213,7 @@ core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value,
 {
 	unsigned how = ((flags & XATTR_CREATE) != 0 ? INDEX_XATTR_CREATE : 0u) |
 	    ((flags & XATTR_REPLACE) != 0 ? INDEX_XATTR_REPLACE : 0u);
+	int r;
 
 	if (!name_ok(name))
 		return -EOPNOTSUPP;
@@ -223,9 +224,10 @@ core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value,
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return c->events.virtual_set == NULL ? -EPERM : c->events.virtual_set(c->events.arg, ino,
 		    name + sizeof(VIRTUAL_PREFIX) - 1, value, len);
-	if (strcmp(name, "system.posix_acl_access") == 0)
-		return set_access_acl(c, ino, name, value, len);
-	return index_xattr_set(c->ix, ino, name, value, len, how, clock_wall_ns());
+	r = strcmp(name, "system.posix_acl_access") == 0 ? set_access_acl(c, ino, name, value, len) :
+	    index_xattr_set(c->ix, ino, name, value, len, how, clock_wall_ns());
+	node_touched(c, ino);
+	return r;
 }
 
 int
@@ -238,6 +240,7 @@ core_removexattr(struct core *c, uint64_t ino, const char *name)
 	if (!name_ok(name))
 		return -EOPNOTSUPP;
 	r = index_xattr_remove(c->ix, ino, name, clock_wall_ns());
+	node_touched(c, ino);
 	/* Removing an ACL that isn't there is no error. */
 	if (r == -ENODATA && strncmp(name, "system.posix_acl_", 17) == 0)
 		return 0;

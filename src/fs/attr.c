@@ -103,6 +103,7 @@ op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct f
 	struct inode to = { .mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
 		.size = (uint64_t)st->st_size, .atime = timespec_to_ns(st->st_atim),
 		.mtime = timespec_to_ns(st->st_mtim) };
+	enum core_wait wait = WAITS_FOR_NOTHING;
 	struct slow_setattr *slow;
 	unsigned set = 0;
 	size_t i;
@@ -119,16 +120,19 @@ op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct f
 	 * somebody without privilege does it too. */
 	if (set == 0 || ((set & SET_SIZE) != 0 && fuse_req_ctx(req)->uid != 0))
 		set |= SET_KILL_PRIV;
-	if ((set & SET_SIZE) != 0 && core_open_blocks(req_core(req), ino, O_WRONLY)) {
-		slow = malloc(sizeof(*slow));
-		if (slow != NULL) {
-			*slow = (struct slow_setattr){ req, ino, set, to };
-			if (jobq_put(req_fs(req)->slow, slow_setattr_run, slow) == 0)
-				return;
-			free(slow);
-		}
+	if ((set & SET_SIZE) != 0)
+		wait = core_open_waits(req_core(req), ino, O_WRONLY);
+	slow = wait == WAITS_FOR_NOTHING ? NULL : malloc(sizeof(*slow));
+	if (slow != NULL) {
+		*slow = (struct slow_setattr){ req, ino, set, to };
+		if (later(req, wait, slow_setattr_run, slow))
+			return;
+		free(slow);
 	}
-	setattr_run(req, ino, set, &to);
+	if (wait == WAITS_FOR_STORE)
+		reply(req, -EAGAIN);
+	else
+		setattr_run(req, ino, set, &to);
 }
 
 static void
@@ -200,7 +204,7 @@ setxattr_later(fuse_req_t req, fuse_ino_t ino, const char *name, const char *val
 	*s = (struct slow_setxattr){ req, ino, size };
 	memcpy(s->text, name, len);
 	memcpy(s->text + len, value, size);
-	if (jobq_put(req_fs(req)->slow, slow_setxattr_run, s) == 0)
+	if (later(req, WAITS_FOR_STORE, slow_setxattr_run, s))
 		return true;
 	free(s);
 	return false;
@@ -210,9 +214,12 @@ void
 op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
     int flags)
 {
-	if (strncmp(name, "user.tbfs.", 10) == 0 && setxattr_later(req, ino, name, value, size))
-		return;
-	reply(req, core_setxattr(req_core(req), ino, name, value, size, flags));
+	bool waits = strncmp(name, "user.tbfs.", 10) == 0;
+
+	if (!waits)
+		reply(req, core_setxattr(req_core(req), ino, name, value, size, flags));
+	else if (!setxattr_later(req, ino, name, value, size))
+		reply(req, -EAGAIN);
 }
 
 void

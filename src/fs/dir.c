@@ -171,6 +171,6 @@ op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info 
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	if (jobq_put(req_fs(req)->slow, fsyncdir_run, req) != 0)
+	if (!later(req, WAITS_FOR_DISK, fsyncdir_run, req))
 		fsyncdir_run(req);
 }

@@ -59,7 +59,12 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		reply(req, r);
 		return;
 	}
-	r = prepare(req_fs(req), h, fi, &backing);
+	/* With O_SYNC the kernel syncs the bytes, but knows nothing of the name. */
+	r = (fi->flags & O_DSYNC) != 0 ? core_fsync(req_core(req), h, false) : 0;
+	if (r < 0)
+		core_release(req_core(req), h);
+	else
+		r = prepare(req_fs(req), h, fi, &backing);
 	if (r < 0) {
 		core_forget(req_core(req), attr.inode.ino, 1);
 		reply(req, r);
@@ -84,11 +89,14 @@ open_run(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if ((fi->flags & O_TRUNC) != 0)
 		core_written(req_core(req), h, &who);
 	/* Stores to a mapping move times without the kernel's FUSE noticing: from here on it asks.
-	 * An offset below zero invalidates attributes only, which waits for no request and no lock:
-	 * so it may be sent from here, and is in force when the answer arrives. */
+	 * This one waits for no request and no lock, and is in force when the answer arrives. */
 	if (h->was_still)
-		(void)fuse_lowlevel_notify_inval_inode(req_fs(req)->se, ino, -1, 0);
-	r = prepare(req_fs(req), h, fi, &backing);
+		fs_attr_changed(req_fs(req), ino);
+	r = h->writer && (fi->flags & O_DSYNC) != 0 ? core_fsync(req_core(req), h, false) : 0;
+	if (r < 0)
+		core_release(req_core(req), h);
+	else
+		r = prepare(req_fs(req), h, fi, &backing);
 	if (r < 0) {
 		reply(req, r);
 		return;
@@ -115,18 +123,20 @@ slow_open_run(void *arg)
 void
 op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct slow_open *slow;
+	enum core_wait wait = core_open_waits(req_core(req), ino, fi->flags);
+	struct slow_open *slow = wait == WAITS_FOR_NOTHING ? NULL : malloc(sizeof(*slow));
 
-	if (core_open_blocks(req_core(req), ino, fi->flags)) {
-		slow = malloc(sizeof(*slow));
-		if (slow != NULL) {
-			*slow = (struct slow_open){ req, ino, *fi };
-			if (jobq_put(req_fs(req)->slow, slow_open_run, slow) == 0)
-				return;
-			free(slow);
-		}
+	if (slow != NULL) {
+		*slow = (struct slow_open){ req, ino, *fi };
+		if (later(req, wait, slow_open_run, slow))
+			return;
+		free(slow);
 	}
-	open_run(req, ino, fi);
+	/* The loop never waits for a store. */
+	if (wait == WAITS_FOR_STORE)
+		reply(req, -EAGAIN);
+	else
+		open_run(req, ino, fi);
 }
 
 void
@@ -211,7 +221,7 @@ op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi
 	(void)ino;
 	if (s != NULL) {
 		*s = (struct slow_fsync){ req, fi_handle(fi), datasync != 0 };
-		if (jobq_put(req_fs(req)->slow, slow_fsync_run, s) == 0)
+		if (later(req, WAITS_FOR_DISK, slow_fsync_run, s))
 			return;
 		free(s);
 	}

@@ -29,7 +29,8 @@ int fs_unmount(struct fs *fs, bool lazy);
 void fs_stop(struct fs *fs);
 void fs_free(struct fs *fs);
 
-/* The kernel's copies are stale; any thread, no lock held; done later by the notifier. */
+/* The kernel's copies are stale; no lock held.  Attributes: any thread, at once.  An entry: told
+ * by the notifier, for whose queue this may wait: never from a thread that serves requests. */
 void fs_attr_changed(struct fs *fs, uint64_t ino);
 void fs_entry_changed(struct fs *fs, uint64_t parent, const char *name);
 

@@ -14,9 +14,10 @@
 
 enum { NOTES_MAX = 4096 };
 
+/* This entry of a directory changed. */
 struct note {
-	uint64_t ino;
-	char *name;			/* this entry of directory ino changed; NULL: attributes of ino */
+	uint64_t parent;
+	char *name;
 };
 
 struct fs {
@@ -30,7 +31,9 @@ struct fs {
 	pthread_t *threads;
 	pthread_t notifier;
 	bool notifier_runs;
-	struct jobq *slow;		/* requests that may take long leave the loop */
+	/* Requests that may take long leave the loop: those that wait for the local disk, and those
+	 * that wait for a store, which may be down, apart. */
+	struct jobq *slow, *remote;
 	_Atomic uint64_t requests, passthrough_opens, daemon_opens;
 	struct lock note_lock;		/* RANK_QUEUE: the four below */
 	pthread_cond_t noted;
@@ -63,6 +66,15 @@ req_caller(fuse_req_t req)
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
 	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
+}
+
+/* Have fn(arg) answer the request later.  False: nobody takes it. */
+static inline bool
+later(fuse_req_t req, enum core_wait wait, void (*fn)(void *arg), void *arg)
+{
+	struct fs *fs = req_fs(req);
+
+	return jobq_put(wait == WAITS_FOR_STORE ? fs->remote : fs->slow, fn, arg) == 0;
 }
 
 /* 0 or -errno. */

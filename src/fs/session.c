@@ -46,18 +46,22 @@ loop_run(void *arg)
 /* ---- telling the kernel ---- */
 
 static void
+note_failed(uint64_t ino, int r)
+{
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ENODEV && r != -EBADF)
+		log_debug("notify inode %ju: %s", (uintmax_t)ino, strerror(-r));
+}
+
+static void
 note_send(struct fs *fs, const struct note *note)
 {
-	int r = 0;
+	int r = fuse_lowlevel_notify_inval_entry(fs->se, note->parent, note->name, strlen(note->name));
 
-	if (note->name != NULL)
-		r = fuse_lowlevel_notify_inval_entry(fs->se, note->ino, note->name, strlen(note->name));
-	/* Offset 0 drops a directory's cached listing too: forgetting an entry does so only where the
-	 * kernel knew the name, and that of a new one it does not. */
+	/* Offset 0 drops the directory's cached listing too: forgetting an entry does so only where
+	 * the kernel knew the name, and that of a new one it does not. */
 	if (r == 0 || r == -ENOENT)
-		r = fuse_lowlevel_notify_inval_inode(fs->se, note->ino, note->name != NULL ? 0 : -1, 0);
-	if (r < 0 && r != -ENOENT && r != -ENOTDIR && r != -ENODEV && r != -EBADF)
-		log_debug("notify inode %ju: %s", (uintmax_t)note->ino, strerror(-r));
+		r = fuse_lowlevel_notify_inval_inode(fs->se, note->parent, 0, 0);
+	note_failed(note->parent, r);
 }
 
 static void *
@@ -88,11 +92,13 @@ notifier_run(void *arg)
 
 /* Waits while the queue is full: a lost note would leave a stale name in the kernel for an
  * hour.  So never from a thread that serves requests, for which the notifier may wait. */
-static void
-note_add(struct fs *fs, uint64_t ino, const char *name)
+void
+fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
 {
-	struct note note = { .ino = ino, .name = name == NULL ? NULL : strdup(name) };
+	struct note note = { parent, strdup(name) };
 
+	if (note.name == NULL)
+		return;
 	lock_take(&fs->note_lock);
 	while (fs->note_count == NOTES_MAX && !fs->stop)
 		(void)lock_wait(&fs->note_lock, &fs->noted, 0);
@@ -105,16 +111,11 @@ note_add(struct fs *fs, uint64_t ino, const char *name)
 	lock_drop(&fs->note_lock);
 }
 
+/* At once: an offset below zero invalidates attributes only, which waits for nobody. */
 void
 fs_attr_changed(struct fs *fs, uint64_t ino)
 {
-	note_add(fs, ino, NULL);
-}
-
-void
-fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
-{
-	note_add(fs, parent, name);
+	note_failed(ino, fuse_lowlevel_notify_inval_inode(fs->se, ino, -1, 0));
 }
 
 /* ---- mount ---- */
@@ -149,6 +150,8 @@ start_threads(struct fs *fs)
 	unsigned i;
 	int r = jobq_new("tbfs-slow", SLOW_THREADS, SLOW_BOUND, &fs->slow);
 
+	if (r == 0)
+		r = jobq_new("tbfs-remote", SLOW_THREADS, SLOW_BOUND, &fs->remote);
 	if (r == 0)
 		r = -pthread_create(&fs->notifier, NULL, notifier_run, fs);
 	fs->notifier_runs = r == 0;
@@ -223,7 +226,8 @@ fs_stop(struct fs *fs)
 {
 	fs_wait(fs);
 	jobq_free(fs->slow);
-	fs->slow = NULL;
+	jobq_free(fs->remote);
+	fs->slow = fs->remote = NULL;
 }
 
 void
@@ -232,6 +236,7 @@ fs_free(struct fs *fs)
 	if (fs == NULL)
 		return;
 	jobq_free(fs->slow);
+	jobq_free(fs->remote);
 	lock_take(&fs->note_lock);
 	fs->stop = true;
 	(void)pthread_cond_broadcast(&fs->noted);

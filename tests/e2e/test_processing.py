@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Derivation through the real mount: thumbnails, meta.json, and how they follow their originals."""
+import errno
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 import rig
+import syscalls
 from rig import MEDIA, keep_path, noise, read, run, wait_until, write
 
 SIZES = {"256.webp": (256, "WEBP", "image/webp"), "720.webp": (720, "WEBP", "image/webp"),
@@ -286,6 +288,63 @@ def test_rename_takes_derivatives_along(keep):
     check_thumbs(second, "c.jpg", entry(second, "c.jpg"))
     assert not (first / "meta.json").exists() or "b.jpg" not in meta_of(first)["files"]
     wait_until(lambda: mount.objects() == mount.files(), 20, 0.2)
+
+
+def test_one_derived_photo_over_another_or_swapped(new_mount):
+    """The thumbnails are those of what has the name now."""
+    mount = new_mount().start()
+    keep = keep_path(mount.path)
+    put(keep, "orient_1.jpg", "a.jpg")
+    put(keep, "canon_r5_exif.jpg", "b.jpg")
+    put(keep, "iphone7_gps_NW.heic", "c.jpg")
+    mount.sync(derived=True)
+    before = {n: read(keep / "thumbs" / n / "256.webp") for n in ("a.jpg", "b.jpg", "c.jpg")}
+    assert len(set(before.values())) == 3
+    syscalls.renameat2(keep / "a.jpg", keep / "b.jpg", syscalls.RENAME_EXCHANGE)
+    mount.sync(derived=True)
+    wait_until(lambda: read(keep / "thumbs" / "b.jpg" / "256.webp") == before["a.jpg"])
+    wait_until(lambda: read(keep / "thumbs" / "a.jpg" / "256.webp") == before["b.jpg"])
+    os.rename(keep / "c.jpg", keep / "a.jpg")
+    wait_until(lambda: thumbs_of(keep, "c.jpg") == [] and read(keep / "thumbs" / "a.jpg" / "256.webp") == before["c.jpg"])
+    mount.sync(derived=True)
+    wait_until(lambda: set(meta_of(keep)["files"]) == {"a.jpg", "b.jpg"})
+    assert entry(keep, "a.jpg")["mime"].startswith("image/hei")
+
+
+def test_a_rename_during_derivation_is_followed(new_mount):
+    mount = new_mount(quiet_period="50ms").start()
+    keep, other = keep_path(mount.path), keep_path(mount.path, 1, 2)
+    for n in range(12):
+        put(keep, "hevc_hvc1.mov", f"{n}.mov")
+    time.sleep(0.3)
+    for n in range(12):
+        os.rename(keep / f"{n}.mov", other / f"moved{n}.mov")
+        time.sleep(0.1)
+    mount.sync(derived=True, timeout=100)
+    wait_until(lambda: set(meta_of(other)["files"]) == {f"moved{n}.mov" for n in range(12)}, 20)
+    for n in range(12):
+        assert thumbs_of(other, f"moved{n}.mov") == sorted(SIZES)
+    wait_until(lambda: os.listdir(keep) == [], 20)
+
+
+def test_what_leaves_a_derived_place_is_the_users(keep):
+    """It is processed like any other file, and rmdir doesn't take it along."""
+    mount, folder = keep
+    cover = read(folder / "thumbs" / "a.jpg" / "1600.jpg")
+    os.rename(folder / "thumbs" / "a.jpg" / "1600.jpg", folder / "cover.jpg")
+    os.unlink(folder / "a.jpg")
+    wait_until(lambda: thumbs_of(folder, "cover.jpg") == sorted(SIZES))
+    with pytest.raises(OSError) as e:
+        os.rmdir(folder)
+    assert e.value.errno == errno.ENOTEMPTY and read(folder / "cover.jpg") == cover
+    write(folder / "meta.json", b"mine")
+    os.rename(folder / "meta.json", folder / "notes.json")
+    os.unlink(folder / "cover.jpg")
+    with pytest.raises(OSError) as e:
+        os.rmdir(folder)
+    assert e.value.errno == errno.ENOTEMPTY and read(folder / "notes.json") == b"mine"
+    mount.sync(derived=True)
+    wait_until(lambda: set(meta_of(folder)["files"]) == {"notes.json"})
 
 
 def test_delete_removes_derivatives(keep):
