@@ -47,6 +47,19 @@ class PowerLoad(Load):
         return problems + [f"w{n}/{w} (in doubt: {pending['op']} {pending['a']})" for w in results[best]]
 
 
+def cut(disk):
+    """What was not synced is gone; everything on it fails from here on."""
+    rig.run("xfs_io", "-x", "-c", "shutdown", disk.path)
+
+
+def power_up(mount, disk):
+    mount.kill()
+    mount.detach()
+    disk.umount()
+    disk.mount()
+    mount.start()
+
+
 def cut_rounds(mount, disk, rounds, seed, tell=None):
     rng = random.Random(seed)
     root = mount.path / "circles" / "1" / "keeps"
@@ -63,15 +76,11 @@ def cut_rounds(mount, disk, rounds, seed, tell=None):
         loose.start(f"{seed}.{n}.loose")
         rig.wait_until(lambda: load.started(4), 30)
         pause(rng, 0.05, 0.6)
-        rig.run("xfs_io", "-x", "-c", "shutdown", disk.path)
+        cut(disk)
         # It may have failed already; a daemon without its disk must not hang either.
         stuck = load.join() + loose.join()
-        mount.kill()
-        mount.detach()
-        disk.umount()
-        disk.mount()
         began = time.monotonic()
-        mount.start()
+        power_up(mount, disk)
         result.slowest = max(result.slowest, time.monotonic() - began)
         problems = stuck + load.verify()
         problems += loose_problems(mount, loose)
