@@ -86,8 +86,6 @@ struct config {
 	bool inotify;
 	int64_t sweep_interval;		/* 0: no sweep */
 	uint64_t upload_max_size;	/* (reload) 0: no limit */
-	uint64_t cache_max_bytes;	/* (reload) 0: no limit but cache_min_free */
-	uint64_t cache_min_free;	/* (reload) */
 	uint64_t reserve;		/* (reload) */
 	int64_t alert_age;		/* (reload) */
 	uint32_t control_group;		/* CONFIG_UNSET: none */

@@ -117,7 +117,7 @@ make_core(struct daemon *d, enum index_end end, struct error *err)
 	CLEANUP_FREE char *control = config_control_path(d->cfg);
 	struct core_options opt = { .index = d->index, .staging = d->staging,
 		.quiet_period = d->cfg->quiet_period, .temp_delay = d->cfg->temp_name_delay,
-		.max_size = d->cfg->upload_max_size, .control_path = control,
+		.control_path = control,
 		.hide_derived = d->cfg->derived == CONFIG_DERIVED_HIDDEN,
 		.derive = d->cfg->derived != CONFIG_DERIVED_OFF };
 	struct recovery rec;
@@ -397,6 +397,10 @@ reload(struct daemon *d)
 		log_err("%s", error_text(&err));
 	else
 		log_info("reloaded%s%s", note != NULL ? ": " : "", note != NULL ? note : "");
+	/* Others ask the configuration each time; these keep what they need. */
+	log_set_level(d->cfg->log_level);
+	core_set_quiet(d->core, d->cfg->quiet_period, d->cfg->temp_name_delay);
+	syncer_set_max_size(d->syncer, d->cfg->upload_max_size);
 }
 
 static void

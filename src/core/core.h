@@ -57,7 +57,6 @@ struct core_options {
 	struct staging *staging;
 	int64_t quiet_period;		/* ns */
 	int64_t temp_delay;		/* ns: for names on their way somewhere else */
-	uint64_t max_size;		/* bytes: larger files stay local, stuck with EFBIG; 0: no limit */
 	bool hide_derived;		/* derived=hidden */
 	bool derive;			/* derived != off */
 	const char *control_path;	/* answers user.tbfs.control */
@@ -69,7 +68,10 @@ void core_set_fetcher(struct core *c, const struct fetcher *fetcher);
 void core_set_events(struct core *c, const struct core_events *events);
 struct index *core_index(struct core *c);
 struct staging *core_staging(struct core *c);
-const struct core_options *core_get_options(const struct core *c);
+/* After how many ns without writer or rename a file is quiet; with a temporary name. */
+int64_t core_quiet_period(const struct core *c);
+int64_t core_temp_delay(const struct core *c);
+void core_set_quiet(struct core *c, int64_t quiet_period, int64_t temp_delay);
 
 /* Bring index and staging together after a start: what was open, torn, lost or left over. */
 struct missing;

@@ -321,7 +321,7 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	if (r < 0) {
 		/* Nobody will close it: it is settled like any other that was changed. */
 		if (raised)
-			(void)index_work_add(c->ix, WORK_UPLOAD, ino, clock_wall_ns() + c->opt.quiet_period);
+			(void)index_work_add(c->ix, WORK_UPLOAD, ino, clock_wall_ns() + core_quiet_period(c));
 		if (n != NULL)
 			node_put(c, n);
 		free(h);

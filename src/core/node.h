@@ -40,7 +40,8 @@ struct node {
 };
 
 struct core {
-	struct core_options opt;
+	struct core_options opt;	/* but for the two that can change: */
+	_Atomic int64_t quiet_period, temp_delay;
 	char *control_path;
 	struct index *ix;
 	struct staging *st;

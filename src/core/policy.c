@@ -87,9 +87,9 @@ quiet_for(const struct core *c, const char *name)
 	int64_t now = clock_wall_ns();
 
 	if (name != NULL && policy_is_temporary(name))
-		return (struct quiet){ now, now + c->opt.temp_delay, c->opt.temp_delay };
-	return (struct quiet){ now, now + c->opt.quiet_period,
-	    c->opt.quiet_period * QUIET_LIMIT_FACTOR };
+		return (struct quiet){ now, now + core_temp_delay(c), core_temp_delay(c) };
+	return (struct quiet){ now, now + core_quiet_period(c),
+	    core_quiet_period(c) * QUIET_LIMIT_FACTOR };
 }
 
 /* ---- keeps ---- */

@@ -241,6 +241,7 @@ core_new(const struct core_options *opt, struct core **ret_core)
 	if (c == NULL)
 		return -ENOMEM;
 	c->opt = *opt;
+	core_set_quiet(c, opt->quiet_period, opt->temp_delay);
 	c->ix = opt->index;
 	c->st = opt->staging;
 	c->control_path = opt->control_path != NULL ? strdup(opt->control_path) : NULL;
@@ -309,10 +310,23 @@ core_staging(struct core *c)
 	return c->st;
 }
 
-const struct core_options *
-core_get_options(const struct core *c)
+int64_t
+core_quiet_period(const struct core *c)
 {
-	return &c->opt;
+	return atomic_load(&c->quiet_period);
+}
+
+int64_t
+core_temp_delay(const struct core *c)
+{
+	return atomic_load(&c->temp_delay);
+}
+
+void
+core_set_quiet(struct core *c, int64_t quiet_period, int64_t temp_delay)
+{
+	atomic_store(&c->quiet_period, quiet_period);
+	atomic_store(&c->temp_delay, temp_delay);
 }
 
 struct node *

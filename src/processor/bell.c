@@ -20,7 +20,7 @@
 void
 ring_add(struct processor *p, uint64_t ino)
 {
-	ring_at(p, ino, clock_mono_ns() + core_get_options(p->core)->quiet_period);
+	ring_at(p, ino, clock_mono_ns() + core_quiet_period(p->core));
 }
 
 void

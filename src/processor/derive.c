@@ -286,7 +286,7 @@ derive_run(struct processor *p, uint64_t ino)
 	d.keep = &k;
 	if (policy_is_temporary(last_name(k.rest))) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
-		    core_get_options(p->core)->temp_delay, WAIT_RENAME);
+		    core_temp_delay(p->core), WAIT_RENAME);
 	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&
 	    v.generation == d.inode.generation) {
 		follow(p, &d.inode, &k, &v);

@@ -165,7 +165,7 @@ answer_ring(struct processor *p, uint64_t ino)
 	/* Its quiet period may have begun anew with a rename; a temporary name waits for one, and
 	 * rings again then. */
 	if (index_work_get(p->ix, WORK_UPLOAD, ino, &w) == 0 && w.due > now) {
-		if (w.due - now <= core_get_options(p->core)->quiet_period)
+		if (w.due - now <= core_quiet_period(p->core))
 			ring_at(p, ino, clock_mono_ns() + w.due - now);
 		return;
 	}

@@ -19,6 +19,7 @@ struct flight {
 
 struct syncer {
 	struct syncer_options opt;
+	_Atomic uint64_t max_size;	/* that of opt, until it is changed */
 	struct core *core;
 	struct index *ix;
 	struct stores *stores;

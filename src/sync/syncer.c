@@ -185,6 +185,7 @@ syncer_new(const struct syncer_options *opt, struct syncer **ret_s)
 	if (s == NULL)
 		return -ENOMEM;
 	s->opt = *opt;
+	syncer_set_max_size(s, opt->max_size);
 	s->core = opt->core;
 	s->ix = core_index(opt->core);
 	s->stores = opt->stores;
@@ -203,6 +204,12 @@ syncer_new(const struct syncer_options *opt, struct syncer **ret_s)
 	(void)pthread_setname_np(s->scheduler, "tbfs-schedule");
 	*ret_s = s;
 	return 0;
+}
+
+void
+syncer_set_max_size(struct syncer *s, uint64_t max_size)
+{
+	atomic_store(&s->max_size, max_size);
 }
 
 void

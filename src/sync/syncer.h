@@ -23,6 +23,7 @@ struct syncer_options {
 int syncer_new(const struct syncer_options *opt, struct syncer **ret_s);
 /* There is work at that wall clock ns (0: now).  Any thread, cheap. */
 void syncer_wake(struct syncer *s, int64_t due);
+void syncer_set_max_size(struct syncer *s, uint64_t max_size);
 void syncer_free(struct syncer *s);		/* waits for what is under way */
 
 /* Wait until everything at or below `dir` (of which the quiet period is skipped) is in its

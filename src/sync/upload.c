@@ -224,12 +224,14 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 static int
 check(struct syncer *s, const struct inode *i, struct error *err)
 {
+	uint64_t max_size = atomic_load(&s->max_size);
+
 	if ((i->flags & INODE_TORN) != 0 && index_has_stored(s->ix, i->ino) != 0)
 		return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
 		    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
-	if (s->opt.max_size != 0 && i->size > s->opt.max_size)
+	if (max_size != 0 && i->size > max_size)
 		return error_set(err, -EFBIG, "larger than upload.max_size (%ju bytes): it stays local",
-		    (uintmax_t)s->opt.max_size);
+		    (uintmax_t)max_size);
 	return 0;
 }
 
@@ -246,7 +248,7 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 
 	if (r == -EBUSY) {
 		(void)index_work_defer(s->ix, WORK_UPLOAD, ino, clock_wall_ns() +
-		    core_get_options(s->core)->quiet_period + BUSY_WAIT_NS / 10, WAIT_WRITER);
+		    core_quiet_period(s->core) + BUSY_WAIT_NS / 10, WAIT_WRITER);
 		return;
 	}
 	if ((r == -ENOENT && index_get(s->ix, ino, &inode) == -ENOENT) ||

@@ -144,7 +144,7 @@ def backend_problems(mount, sync):
     return problems
 
 
-OPTIONS = {"derived": "off", "reserve": "4M", "cache.min_free": "8M"}
+OPTIONS = {"derived": "off", "reserve": "4M"}
 
 
 def main():

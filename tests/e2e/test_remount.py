@@ -94,6 +94,29 @@ def test_a_dead_mountpoint_is_mounted_over(mount):
         assert f.read().count(f" {mount.path} ") == 1
 
 
+def test_sighup_takes_new_values_over(new_mount, tmp_path):
+    """Those that the manual marks: the log is opened anew, the rest says that it needs a new mount."""
+    conf = tmp_path / "tbfs.conf"
+    conf.write_text("quiet_period = 1h\nupload.max_size = 1000\nupload_workers = 4\n")
+    mount = new_mount(quiet_period=None)
+    r = mount.tbfs("mount", "-c", conf, *mount.mount_command()[1:], check=False)
+    assert r.returncode == 0, r.err
+    mount.pid = mount.find_pid()
+    rig.Mount.live.append(mount)
+    write(mount.path / "waits", b"x")
+    conf.write_text("quiet_period = 100ms\nupload.max_size = 2000\nupload_workers = 5\nlog_level = debug\n")
+    mount.log.rename(mount.log.with_suffix(".1"))
+    os.kill(mount.pid, signal.SIGHUP)
+    wait_until(lambda: mount.log.exists() and "upload_workers" in mount.log.read_text())
+    write(mount.path / "quick", noise(1500))
+    wait_until(lambda: mount.objects() == {b"quick": noise(1500)}, 5)
+    conf.write_text("quiet_period = soon\n")
+    os.kill(mount.pid, signal.SIGHUP)
+    wait_until(lambda: "quiet_period" in mount.log.read_text() and "soon" in mount.log.read_text())
+    write(mount.path / "still", b"y")
+    wait_until(lambda: b"still" in mount.objects(), 5)
+
+
 def test_sigterm_drains_and_unmounts(mount):
     write(mount.path / "a", noise(1000))
     pid, mount.pid = mount.pid, None

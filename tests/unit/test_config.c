@@ -82,10 +82,10 @@ test_values(void **state)
 		{ "upload_workers", "-1", false }, { "upload_workers", "8K", false },
 		{ "upload_workers", " 8", false }, { "upload_workers", "", false },
 		{ "upload_workers", "99999999999999999999", false },
-		{ "cache.max_bytes", "9223372036854775807", true },
-		{ "cache.max_bytes", "9223372036854775808", false },
-		{ "cache.max_bytes", "8388608T", false }, { "cache.max_bytes", "20G", true },
-		{ "cache.max_bytes", "20GB", false }, { "cache.max_bytes", "1.5G", false },
+		{ "upload.max_size", "9223372036854775807", true },
+		{ "upload.max_size", "9223372036854775808", false },
+		{ "upload.max_size", "8388608T", false }, { "upload.max_size", "20G", true },
+		{ "upload.max_size", "20GB", false }, { "upload.max_size", "1.5G", false },
 		{ "reserve", "1M", true }, { "reserve", "1023K", false },
 		{ "quiet_period", "0", true }, { "quiet_period", "500ms", true },
 		{ "quiet_period", "1h", true }, { "quiet_period", "3601", false },
@@ -126,7 +126,7 @@ test_typed_fields(void **state)
 	assert_int_equal(cfg.quiet_period, 2 * NSEC_PER_SEC);
 	assert_int_equal(cfg.upload_workers, 16);
 	assert_true(cfg.processor_workers >= 1);
-	assert_int_equal(cfg.cache_min_free, 512 << 20);
+	assert_int_equal(cfg.reserve, 64 << 20);
 	assert_int_equal(cfg.mode, CONFIG_UNSET);
 	assert_int_equal(cfg.control_group, CONFIG_UNSET);
 	assert_int_equal(cfg.log_level, LOG_LEVEL_INFO);
@@ -136,8 +136,8 @@ test_typed_fields(void **state)
 	assert_int_equal(cfg.quiet_period, NSEC_PER_SEC / 4);
 	assert_int_equal(set(&cfg, "quiet_period", "1m"), 0);
 	assert_int_equal(cfg.quiet_period, 60 * NSEC_PER_SEC);
-	assert_int_equal(set(&cfg, "cache.max_bytes", "3g"), 0);
-	assert_int_equal(cfg.cache_max_bytes, 3LL << 30);
+	assert_int_equal(set(&cfg, "upload.max_size", "3g"), 0);
+	assert_int_equal(cfg.upload_max_size, 3LL << 30);
 	assert_int_equal(set(&cfg, "mode", "750"), 0);
 	assert_int_equal(cfg.mode, 0750);
 	assert_int_equal(set(&cfg, "uid", "root"), 0);
