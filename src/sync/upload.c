@@ -165,6 +165,23 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 		upload_failed(s, j->up.inode.ino, attempts, r, err);
 }
 
+/* The staged bytes are in the way, not the store: nothing was sent. */
+static void
+upload_unsent(struct upload_job *j, int r, unsigned attempts, const char *what)
+{
+	struct error err = { 0 };
+
+	if (j->up.unsettled == 0)
+		(void)index_upload_undo(j->s->ix, j->up.object.id);
+	if (r == -EBUSY || r == -ESTALE) {
+		(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
+		    clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
+		return;
+	}
+	(void)error_set(&err, r, "its staged file can't be %s: %s", what, strerror(-r));
+	upload_failed(j->s, j->up.inode.ino, attempts, r, &err);
+}
+
 static void
 upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 {
@@ -176,22 +193,12 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 
 	j->fd = core_open_generation(j->s->core, j->node, generation);
 	if (j->fd < 0) {
-		if (j->up.unsettled == 0)
-			(void)index_upload_undo(j->s->ix, j->up.object.id);
-		if (j->fd == -EBUSY || j->fd == -ESTALE) {
-			(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
-			    clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
-			return;
-		}
-		(void)error_set(&err, j->fd, "its staged file can't be opened: %s", strerror(-j->fd));
-		upload_failed(j->s, j->up.inode.ino, attempts, j->fd, &err);
+		upload_unsent(j, j->fd, attempts, "opened");
 		return;
 	}
 	/* STORED says that the staged file holds the object's bytes, also after a power cut. */
 	if (fsync(j->fd) < 0) {
-		r = -errno;
-		(void)error_set(&err, r, "its staged bytes don't reach the disk: %s", strerror(errno));
-		upload_ended(j, -EAGAIN, attempts, &err);
+		upload_unsent(j, -errno, attempts, "synced");
 		(void)close(j->fd);
 		return;
 	}
