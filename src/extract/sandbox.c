@@ -24,6 +24,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
@@ -63,12 +64,27 @@ sandbox_count_threads(void)
 	return n - 2;
 }
 
+/* The root of a daemon that was started in a chroot is no mount point, which changing roots
+ * needs; and without that the worker would keep a copy of every mount of the machine.
+ * Entering the mount namespace again begins at its own root (setns(2)). */
+static bool
+sandbox_leave_chroot(void)
+{
+	int fd = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return false;
+	r = setns(fd, CLONE_NEWNS);
+	(void)close(fd);
+	return r == 0;
+}
+
 /* An empty file system as root, that nobody else sees.  What was mounted is let go of: a copy
  * of the host's mounts would keep them, and with them the daemon's own, from ever ending. */
 static bool
 sandbox_empty_root(void)
 {
-	if (unshare(CLONE_NEWNS) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 || !sandbox_leave_chroot() ||
 	    mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("none", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY,
 	    "size=4k,nr_inodes=2,mode=555") < 0)
