@@ -647,7 +647,7 @@ def test_stored_bytes_take_their_space_once(new_mount):
 def test_full_staging_disk_refuses_in_write(new_mount, disk):
     """LESSONS 5, 11: every file that was not taken reported an error; no acknowledged file is bad."""
     small = disk(64)
-    mount = new_mount(state_dir=small.path / "state", reserve="4M", cache__min_free="1M", derived="off",
+    mount = new_mount(state_dir=small.path / "state", reserve="4M", derived="off",
                       fault="put:every=EAGAIN").start()
     try:
         kept, refused = {}, 0

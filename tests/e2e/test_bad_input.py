@@ -246,7 +246,7 @@ def test_state_directory_on_a_full_disk(new_mount, disk):
         f.close()
     except OSError:
         pass
-    mount = new_mount(state_dir=full.path / "state", reserve="1M", cache__min_free="1M")
+    mount = new_mount(state_dir=full.path / "state", reserve="1M")
     refused(mount, STATE, full.path)
     mount.destroy()
 
