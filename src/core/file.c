@@ -328,7 +328,8 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 		return r;
 	}
 	*h = (struct handle){ .ino = ino, .node = n, .fd = r, .flags = flags,
-		.writer = wants_write(flags), .was_still = still, .kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
+		.writer = wants_write(flags), .was_still = still,
+		.kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
 	*ret_handle = h;
 	return 0;
 }

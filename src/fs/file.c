@@ -24,12 +24,16 @@ count_open(struct fs *fs, int32_t backing)
 		atomic_fetch_add_explicit(&fs->daemon_opens, 1, memory_order_relaxed);
 }
 
-/* Who moves this handle's bytes?  When it fails the handle is closed. */
+/* Who moves this handle's bytes?  With O_SYNC the kernel syncs them, but knows nothing of the
+ * name: `sync_name`.  When it fails the handle is closed. */
 static int
-prepare(struct fs *fs, struct handle *h, struct fuse_file_info *fi, int32_t *ret_backing)
+prepare(struct fs *fs, struct handle *h, bool sync_name, struct fuse_file_info *fi,
+    int32_t *ret_backing)
 {
-	int r = passthrough_begin(fs, h, ret_backing);
+	int r = sync_name && (h->flags & O_DSYNC) != 0 ? core_fsync(fs->core, h, false) : 0;
 
+	if (r == 0)
+		r = passthrough_begin(fs, h, ret_backing);
 	if (r < 0) {
 		core_release(fs->core, h);
 		return r;
@@ -59,12 +63,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		reply(req, r);
 		return;
 	}
-	/* With O_SYNC the kernel syncs the bytes, but knows nothing of the name. */
-	r = (fi->flags & O_DSYNC) != 0 ? core_fsync(req_core(req), h, false) : 0;
-	if (r < 0)
-		core_release(req_core(req), h);
-	else
-		r = prepare(req_fs(req), h, fi, &backing);
+	r = prepare(req_fs(req), h, true, fi, &backing);
 	if (r < 0) {
 		core_forget(req_core(req), attr.inode.ino, 1);
 		reply(req, r);
@@ -92,11 +91,7 @@ open_run(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	 * This one waits for no request and no lock, and is in force when the answer arrives. */
 	if (h->was_still)
 		fs_attr_changed(req_fs(req), ino);
-	r = h->writer && (fi->flags & O_DSYNC) != 0 ? core_fsync(req_core(req), h, false) : 0;
-	if (r < 0)
-		core_release(req_core(req), h);
-	else
-		r = prepare(req_fs(req), h, fi, &backing);
+	r = prepare(req_fs(req), h, h->writer, fi, &backing);
 	if (r < 0) {
 		reply(req, r);
 		return;

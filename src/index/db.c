@@ -212,6 +212,28 @@ db_change(struct db *db, const char *sql, const char *fmt, ...)
 	return sqlite3_changes(db->handle);
 }
 
+static int
+db_bind_row(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, va_list ap)
+{
+	int r = db_bind(db, ret_q, sql, fmt, ap);
+
+	if (r == 0)
+		r = db_step(db, *ret_q);
+	return r < 0 ? r : r == 0 ? -ENOENT : 0;
+}
+
+int
+db_row(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = db_bind_row(db, ret_q, sql, fmt, ap);
+	va_end(ap);
+	return r;
+}
+
 int
 db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 {
@@ -220,15 +242,10 @@ db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 	int r;
 
 	va_start(ap, fmt);
-	r = db_bind(db, &q, sql, fmt, ap);
+	r = db_bind_row(db, &q, sql, fmt, ap);
 	va_end(ap);
 	if (r < 0)
 		return r;
-	r = db_step(db, q);
-	if (r < 0)
-		return r;
-	if (r == 0)
-		return -ENOENT;
 	*ret_value = sqlite3_column_int64(q, 0);
 	db_done(q);
 	return 0;
@@ -341,10 +358,9 @@ db_end(struct index *ix, int r)
 		lost = db_run(&ix->writer, "RELEASE member", "");
 	if (r >= 0)
 		ix->group_size++;
-	if (lost < 0 || ix->group_size == 0 || atomic_load(&ix->waiting) == 0 ||
-	    ix->group_size >= GROUP_MAX) {
-		if (lost < 0 || ix->group_size > 0)
-			lost = group_commit(ix, lost);
+	/* One that failed alone has lost it all: where nothing is lost, something is to commit. */
+	if (lost < 0 || atomic_load(&ix->waiting) == 0 || ix->group_size >= GROUP_MAX) {
+		lost = group_commit(ix, lost);
 		lock_drop(&ix->writer.lock);
 		return lost < 0 ? lost : r;
 	}

@@ -47,6 +47,8 @@ int db_change(struct db *db, const char *sql, const char *fmt, ...);
 int db_query(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...);
 int db_step(struct db *db, sqlite3_stmt *q);
 void db_done(sqlite3_stmt *q);
+/* One row: read it, then db_done(); -ENOENT when there is none. */
+int db_row(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...);
 /* One integer; -ENOENT when there is no row. */
 int db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...);
 

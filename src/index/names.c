@@ -46,15 +46,10 @@ int
 inode_load(struct db *db, uint64_t ino, struct inode *ret_inode)
 {
 	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino=?", "i",
-	    (int64_t)ino);
+	int r = db_row(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino=?", "i", (int64_t)ino);
 
-	if (r == 0)
-		r = db_step(db, q);
 	if (r < 0)
 		return r;
-	if (r == 0)
-		return -ENOENT;
 	inode_read(q, 0, ret_inode);
 	db_done(q);
 	return 0;
@@ -74,15 +69,11 @@ int
 dentry_find(struct db *db, uint64_t parent, const char *name, struct inode *ret_inode)
 {
 	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT " INODE_COLUMNS " FROM dentry d JOIN inode i ON i.ino=d.ino"
+	int r = db_row(db, &q, "SELECT " INODE_COLUMNS " FROM dentry d JOIN inode i ON i.ino=d.ino"
 	    " WHERE d.parent=? AND d.name=?", "ib", (int64_t)parent, name, (int)strlen(name));
 
-	if (r == 0)
-		r = db_step(db, q);
 	if (r < 0)
 		return r;
-	if (r == 0)
-		return -ENOENT;
 	inode_read(q, 0, ret_inode);
 	db_done(q);
 	return 0;

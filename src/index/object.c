@@ -255,6 +255,12 @@ next_seq(struct db *db, uint64_t *ret_seq)
 
 /* ---- upload ---- */
 
+static bool
+on_side(const char *key)
+{
+	return strncmp(key, ".tbfs/o/", 8) == 0;
+}
+
 static int
 side_own(struct db *db, const struct inode *i, const char *backend, uint64_t unsettled,
     struct object *ret_object)
@@ -263,7 +269,7 @@ side_own(struct db *db, const struct inode *i, const char *backend, uint64_t uns
 
 	/* Where it already has a side key of this backend, it stays there. */
 	if (r == 0 && strcmp(ret_object->backend, backend) == 0 && ret_object->id != unsettled &&
-	    strncmp(ret_object->key, ".tbfs/o/", 8) == 0 && ret_object->put_generation == 0)
+	    on_side(ret_object->key) && ret_object->put_generation == 0)
 		return 0;
 	return object_insert(db, backend, NULL, i->ino, ret_object);
 }
@@ -429,12 +435,6 @@ is_swap(struct db *db, const struct object *owner, const struct object *mine)
 	CLEANUP_FREE char *path = NULL;
 
 	return owner->id != 0 && path_load(db, owner->ino, &path) == 0 && strcmp(path, mine->key) == 0;
-}
-
-static bool
-on_side(const char *key)
-{
-	return strncmp(key, ".tbfs/o/", 8) == 0;
 }
 
 static int

@@ -62,15 +62,11 @@ static int
 place_load(struct db *db, uint64_t ino, uint64_t *ret_parent, char *ret_name)
 {
 	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT parent, name FROM dentry WHERE ino=? ORDER BY id LIMIT 1", "i",
+	int r = db_row(db, &q, "SELECT parent, name FROM dentry WHERE ino=? ORDER BY id LIMIT 1", "i",
 	    (int64_t)ino);
 
-	if (r == 0)
-		r = db_step(db, q);
 	if (r < 0)
 		return r;
-	if (r == 0)
-		return -ENOENT;
 	*ret_parent = (uint64_t)sqlite3_column_int64(q, 0);
 	name_read(q, 1, ret_name);
 	db_done(q);

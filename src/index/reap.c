@@ -14,48 +14,37 @@
 #define DERIVED_GO_NS (2 * NSEC_PER_SEC)
 
 static int
-read_inos(struct db *db, sqlite3_stmt *q, uint64_t *ret_inos, size_t max)
+orphans(struct index *ix, const char *sql, int64_t ctime, uint64_t *ret_inos, size_t max)
 {
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
 	size_t n = 0;
-	int r = 0;
+	int r;
 
-	while (n < max && (r = db_step(db, q)) == 1)
+	lock_take(&db->lock);
+	r = db_query(db, &q, sql, "ii", ctime, (int64_t)max);
+	while (r == 0 && n < max && (r = db_step(db, q)) == 1) {
 		ret_inos[n++] = (uint64_t)sqlite3_column_int64(q, 0);
-	if (n == max)
-		db_done(q);
+		r = 0;
+		if (n == max)
+			db_done(q);
+	}
+	lock_drop(&db->lock);
 	return r < 0 ? r : (int)n;
 }
 
 int
 index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max)
 {
-	struct db *db = &ix->reader;
-	sqlite3_stmt *q;
-	int r;
-
-	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? LIMIT ?", "ii", before,
-	    (int64_t)max);
-	if (r == 0)
-		r = read_inos(db, q, ret_inos, max);
-	lock_drop(&db->lock);
-	return r;
+	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? LIMIT ?", before, ret_inos,
+	    max);
 }
 
 int
 index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max)
 {
-	struct db *db = &ix->reader;
-	sqlite3_stmt *q;
-	int r;
-
-	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? LIMIT ?", "ii", ctime,
-	    (int64_t)max);
-	if (r == 0)
-		r = read_inos(db, q, ret_inos, max);
-	lock_drop(&db->lock);
-	return r;
+	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? LIMIT ?", ctime, ret_inos,
+	    max);
 }
 
 static int

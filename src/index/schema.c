@@ -201,7 +201,7 @@ schema_setup(struct index *ix, struct error *err)
 	r = tables > 0 ? 0 : run_script(ix, h, page, err);
 	if (r == 0)
 		r = run_script(ix, h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-	    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
+		    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);
 	return r;
