@@ -5,8 +5,8 @@
  * maker notes nobody asked for.
  *
  *  1. Every access goes through exif_at(), which knows the end of the data.
- *  2. A directory is read once, IFD0 → EXIF → GPS, and no link is followed
- *     further: no loops.
+ *  2. IFD0 → EXIF, GPS and the directories below it: no link is followed
+ *     further, so there are no loops.
  *  3. What a camera writes for "I don't know" is absent: 0/0, blanks,
  *     0000:00:00, an empty position.  A real zero stands.
  *
@@ -20,13 +20,16 @@
 #include <string.h>
 
 #define EXIF_ENTRIES_MAX 1024
+#define EXIF_SUB_MAX 16
 
 enum exif_tag {
+	TAG_SUBFILE_TYPE = 0x00fe,
 	TAG_WIDTH = 0x0100,
 	TAG_HEIGHT = 0x0101,
 	TAG_MAKE = 0x010f,
 	TAG_MODEL = 0x0110,
 	TAG_ORIENTATION = 0x0112,
+	TAG_SUB_IFDS = 0x014a,
 	TAG_EXIF_IFD = 0x8769,
 	TAG_GPS_IFD = 0x8825,
 	TAG_DATE_ORIGINAL = 0x9003,
@@ -36,6 +39,7 @@ enum exif_tag {
 	TAG_SUBSEC_ORIGINAL = 0x9291,
 	TAG_SUBSEC_DIGITIZED = 0x9292,
 	TAG_LENS_MODEL = 0xa434,
+	TAG_DNG_VERSION = 0xc612,
 	TAG_GPS_LAT_REF = 1,
 	TAG_GPS_LAT = 2,
 	TAG_GPS_LON_REF = 3,
@@ -222,7 +226,8 @@ exif_read_gps(const struct exif *x, uint64_t off)
 		else if (tag == TAG_GPS_LON)
 			g.has_lon = exif_angle(x, &v, 180, &g.lon);
 		else if (tag == TAG_GPS_ALT_REF)
-			g.below = exif_number(x, &v) == 1;
+			/* 0, 1: above and below the ellipsoid; 2, 3: the sea (EXIF 3.0) */
+			g.below = exif_number(x, &v) % 2 != 0;
 		else if (tag == TAG_GPS_ALT)
 			g.has_alt = exif_rational(x, &v, 0, &g.alt);
 		else if (tag == TAG_GPS_DATE)
@@ -258,8 +263,64 @@ exif_read_photo(const struct exif *x, uint64_t off)
 		(void)text_date(digitized, sub[1], offset[1], x->meta->taken_at);
 }
 
+/* The largest picture among the directories that `v` points to. */
 static void
-exif_read_first(const struct exif *x, uint64_t off, uint32_t ret_size[2])
+exif_read_sub(const struct exif *x, const struct exif_value *v, struct exif_picture *ret)
+{
+	uint32_t i, k, tag;
+	struct exif_value e;
+
+	if (v->type != 4 && v->type != 13)
+		return;
+	for (i = 0; i < v->count && i < EXIF_SUB_MAX; i++) {
+		uint32_t off = exif_u32(x, v->data + 4 * (size_t)i), n = exif_entries(x, off);
+		uint32_t width = 0, height = 0;
+
+		for (k = 0; k < n; k++) {
+			if (!exif_entry(x, off, k, &tag, &e))
+				continue;
+			if (tag == TAG_WIDTH)
+				width = exif_number(x, &e);
+			else if (tag == TAG_HEIGHT)
+				height = exif_number(x, &e);
+		}
+		if ((uint64_t)width * height > (uint64_t)ret->width * ret->height) {
+			ret->width = width;
+			ret->height = height;
+		}
+	}
+}
+
+/* Raw files are TIFF files whose first page is marked as a reduced copy of another one. */
+static void
+exif_read_picture(const struct exif *x, uint64_t off, struct exif_picture *ret)
+{
+	uint32_t i, tag, n = exif_entries(x, off);
+	struct exif_value v, sub = { .count = 0 };
+	bool reduced = false;
+
+	*ret = (struct exif_picture){ .width = 0 };
+	for (i = 0; i < n; i++) {
+		if (!exif_entry(x, off, i, &tag, &v))
+			continue;
+		if (tag == TAG_WIDTH)
+			ret->width = exif_number(x, &v);
+		else if (tag == TAG_HEIGHT)
+			ret->height = exif_number(x, &v);
+		else if (tag == TAG_SUBFILE_TYPE)
+			reduced = (exif_number(x, &v) & 1) != 0;
+		else if (tag == TAG_SUB_IFDS)
+			sub = v;
+		else if (tag == TAG_DNG_VERSION)
+			ret->dng = true;
+	}
+	ret->raw = ret->dng || (reduced && sub.count > 0);
+	if (reduced && sub.count > 0)
+		exif_read_sub(x, &sub, ret);
+}
+
+static void
+exif_read_first(const struct exif *x, uint64_t off)
 {
 	uint32_t i, tag, value, n = exif_entries(x, off), photo = 0, gps = 0;
 	struct exif_value v;
@@ -268,11 +329,7 @@ exif_read_first(const struct exif *x, uint64_t off, uint32_t ret_size[2])
 		if (!exif_entry(x, off, i, &tag, &v))
 			continue;
 		value = exif_number(x, &v);
-		if (tag == TAG_WIDTH && ret_size != NULL)
-			ret_size[0] = value;
-		else if (tag == TAG_HEIGHT && ret_size != NULL)
-			ret_size[1] = value;
-		else if (tag == TAG_ORIENTATION && value >= 1 && value <= 8)
+		if (tag == TAG_ORIENTATION && value >= 1 && value <= 8)
 			x->meta->orientation = value;
 		else if (tag == TAG_MAKE)
 			exif_text(x, &v, META_TEXT_MAX, x->meta->make);
@@ -291,22 +348,24 @@ exif_read_first(const struct exif *x, uint64_t off, uint32_t ret_size[2])
 
 bool
 exif_read(const uint8_t *data, size_t len, uint32_t text_bytes, struct meta *m,
-    uint32_t ret_size[2])
+    struct exif_picture *ret)
 {
 	struct exif x = { .text_bytes = text_bytes, .meta = m };
+	uint32_t first;
 
-	if (ret_size != NULL)
-		ret_size[0] = ret_size[1] = 0;
 	if (len >= 6 && memcmp(data, "Exif\0", 5) == 0) {
 		data += 6;
 		len -= 6;
 	}
-	if (len < 8 || (memcmp(data, "II", 2) != 0 && memcmp(data, "MM", 2) != 0))
+	if (len < 8 || (memcmp(data, "II\x2a", 4) != 0 && memcmp(data, "MM\0\x2a", 4) != 0))
 		return false;
 	x.data = data;
 	x.len = len;
 	x.big = data[0] == 'M';
-	exif_read_first(&x, exif_u32(&x, data + 4), ret_size);
+	first = exif_u32(&x, data + 4);
+	exif_read_first(&x, first);
+	if (ret != NULL)
+		exif_read_picture(&x, first, ret);
 	return true;
 }
 

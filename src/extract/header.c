@@ -150,12 +150,14 @@ webp_chunk(const uint8_t *type, const uint8_t *p, size_t n, struct header *h)
 void
 header_webp(const uint8_t *data, size_t len, struct header *ret)
 {
-	size_t i = 12;
+	size_t i = 12, riff = len >= 12 ? (size_t)le32(data + 4) + 8 : 0;
+	/* What follows the container isn't its. */
+	size_t end = riff < len ? riff : len;
 
 	*ret = (struct header){ .frames = 0 };
-	while (len >= 8 && i <= len - 8) {
+	while (end >= 8 && i <= end - 8) {
 		uint32_t n = le32(data + i + 4);
-		size_t here = len - i - 8;
+		size_t here = end - i - 8;
 
 		webp_chunk(data + i, data + i + 8, n < here ? n : here, ret);
 		if (n > here)
@@ -164,7 +166,8 @@ header_webp(const uint8_t *data, size_t len, struct header *ret)
 		    memcmp(data + i, "VP8", 3) == 0;
 		i += 8 + (size_t)n + (n & 1);
 	}
-	ret->ended = i >= len && len >= 12 && (uint64_t)le32(data + 4) + 8 <= i;
+	/* Writers forget the last byte's padding. */
+	ret->ended = i >= end && len >= 12 && riff <= len + 1;
 	if (ret->frames == 0)
 		ret->frames = 1;
 }

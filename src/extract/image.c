@@ -2,8 +2,8 @@
 /*
  * Stills: header, limits, EXIF, and only then a decoder.
  *
- *  1. Sizes come from the header (header.c, exif.c; for HEIC and AVIF from
- *     libheif's), and what they say is over the limits isn't decoded.
+ *  1. Sizes come from the header (header.c, exif.c; for HEIC, AVIF and BigTIFF
+ *     from their libraries'), and what they say is over the limits isn't decoded.
  *  2. The orientation is applied once, by thumb.c, from the same EXIF that is
  *     reported; libvips is told not to.  HEIC and AVIF are the exception: their
  *     own `irot` and `imir` are authoritative and libheif has applied them.
@@ -15,16 +15,21 @@
  */
 #include "extract/exif.h"
 #include "extract/header.h"
+#include "extract/heif.h"
 #include "extract/thumb.h"
 
 #include <errno.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/mman.h>
 
 struct image {
 	const uint8_t *data;
 	size_t len;
 	struct header header;
+	VipsImage *opened;		/* by the decoder, where its header was needed; or NULL */
+	struct tonemap from;		/* its colours, if they need more than a profile */
+	bool has_from;
 };
 
 /* Width × height as displayed. */
@@ -43,11 +48,95 @@ image_read_exif(struct job *j, const uint8_t *data, size_t len)
 		(void)exif_read(data, len, j->limits->text_bytes, &j->meta, NULL);
 }
 
+/* What the decoder's own header says; the picture stays open. */
+static bool
+image_open(struct job *j, struct image *im, int r)
+{
+	if (r != 0) {
+		thumb_fail(j, EXTRACT_AT_DECODE);
+		return false;
+	}
+	im->header.width = (uint32_t)im->opened->Xsize;
+	im->header.height = (uint32_t)im->opened->Ysize;
+	im->header.frames = 1;
+	im->header.ended = im->header.whole = true;
+	return true;
+}
+
+/* HEIC and AVIF: libheif's size is as displayed. */
+static bool
+image_read_heif(struct job *j, struct image *im)
+{
+	void *data = (void *)(uintptr_t)im->data;
+	unsigned primaries, transfer;
+	const void *exif;
+	size_t exif_len;
+
+	if (!image_open(j, im, vips_heifload_buffer(data, im->len, &im->opened, "fail_on",
+	    VIPS_FAIL_ON_ERROR, NULL)))
+		return false;
+	image_set_size(&j->meta, im->header.width, im->header.height, false);
+	if (vips_image_get_typeof(im->opened, VIPS_META_EXIF_NAME) != 0 &&
+	    vips_image_get_blob(im->opened, VIPS_META_EXIF_NAME, &exif, &exif_len) == 0)
+		image_read_exif(j, exif, exif_len);
+	if (heif_colour(im->data, im->len, &primaries, &transfer))
+		im->has_from = tonemap_needed(primaries, transfer, &im->from);
+	return true;
+}
+
 static void
+image_set_raw(struct meta *m, bool dng)
+{
+	static const char *const makers[][2] = {
+		{ "NIKON", "image/x-nikon-nef" }, { "SONY", "image/x-sony-arw" },
+		{ "PENTAX", "image/x-pentax-pef" }, { "SAMSUNG", "image/x-samsung-srw" },
+	};
+	size_t i;
+
+	if (dng)
+		strcpy(m->mime, "image/x-adobe-dng");
+	for (i = 0; i < sizeof(makers) / sizeof(makers[0]) && !dng; i++)
+		if (strncasecmp(m->make, makers[i][0], strlen(makers[i][0])) == 0)
+			strcpy(m->mime, makers[i][1]);
+	meta_fail(m, EXTRACT_AT_SNIFF, "unsupported", "a camera's raw file isn't decoded");
+}
+
+/* The directory is often the last thing in the file. */
+static bool
+image_read_tiff(struct job *j, struct image *im)
+{
+	void *data = (void *)(uintptr_t)im->data;
+	struct exif_picture picture = { .width = 0 };
+	bool known;
+	int turn;
+
+	job_stage(j, EXTRACT_AT_EXIF);
+	known = exif_read(im->data, im->len, j->limits->text_bytes, &j->meta, &picture);
+	if (known) {
+		image_set_size(&j->meta, picture.width, picture.height,
+		    j->meta.orientation >= 5);
+		if (picture.raw)
+			image_set_raw(&j->meta, picture.dng);
+		if (picture.raw || picture.width == 0)
+			return !picture.raw;
+	}
+	job_stage(j, EXTRACT_AT_DECODE);
+	if (!image_open(j, im, vips_tiffload_buffer(data, im->len, &im->opened, "access",
+	    VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_ERROR, NULL)))
+		return false;
+	/* A BigTIFF file: libvips says 1 where the file says nothing. */
+	if (!known && vips_image_get_int(im->opened, VIPS_META_ORIENTATION, &turn) == 0 &&
+	    turn > 1 && turn <= 8)
+		j->meta.orientation = (unsigned)turn;
+	image_set_size(&j->meta, im->header.width, im->header.height, j->meta.orientation >= 5);
+	return true;
+}
+
+/* False: there is nothing to go on with, and the reason is noted. */
+static bool
 image_read_header(struct job *j, struct image *im)
 {
 	struct header *h = &im->header;
-	uint32_t size[2];
 
 	switch (j->type.family) {
 	case SNIFF_JPEG:
@@ -62,44 +151,16 @@ image_read_header(struct job *j, struct image *im)
 	case SNIFF_GIF:
 		header_gif(im->data, im->len, h);
 		break;
+	case SNIFF_HEIF:
+		return image_read_heif(j, im);
 	default:
-		job_stage(j, EXTRACT_AT_EXIF);
-		if (exif_read(im->data, im->len, j->limits->text_bytes, &j->meta, size)) {
-			h->width = size[0];
-			h->height = size[1];
-		}
-		h->frames = 1;
-		/* The directory is often the last thing in the file. */
-		h->ended = h->whole = h->width > 0;
+		return image_read_tiff(j, im);
 	}
 	if (h->exif != NULL)
 		image_read_exif(j, h->exif, h->exif_len);
 	if (h->iptc != NULL)
 		exif_read_iptc(h->iptc, h->iptc_len, &j->meta);
 	image_set_size(&j->meta, h->width, h->height, j->meta.orientation >= 5);
-}
-
-/* HEIC and AVIF: libheif's header gives the size as displayed and the EXIF block. */
-static bool
-image_read_heif(struct job *j, struct image *im)
-{
-	VipsImage *image = NULL;
-	const void *exif;
-	size_t exif_len;
-
-	if (vips_heifload_buffer((void *)(uintptr_t)im->data, im->len, &image, NULL) != 0) {
-		thumb_fail(j, EXTRACT_AT_DECODE);
-		return false;
-	}
-	im->header.width = (uint32_t)image->Xsize;
-	im->header.height = (uint32_t)image->Ysize;
-	im->header.frames = 1;
-	im->header.ended = im->header.whole = true;
-	image_set_size(&j->meta, im->header.width, im->header.height, false);
-	if (vips_image_get_typeof(image, VIPS_META_EXIF_NAME) != 0 &&
-	    vips_image_get_blob(image, VIPS_META_EXIF_NAME, &exif, &exif_len) == 0)
-		image_read_exif(j, exif, exif_len);
-	g_object_unref(image);
 	return true;
 }
 
@@ -124,25 +185,53 @@ image_within_limits(struct job *j, const struct header *h)
 	return false;
 }
 
-/* A lazy picture not far above the largest thumbnail's size, in the file's own colours.
- * JPEG decodes at a half, a quarter or an eighth for less than the whole costs. */
+/* JPEG decodes at a half, a quarter or an eighth for less than the whole costs. */
+static int
+image_decode_jpeg(const struct image *im, uint32_t side, VipsImage **ret)
+{
+	uint32_t w = im->header.width, h = im->header.height, most = w > h ? w : h;
+	uint32_t least = w > h ? h : w, by = 1;
+
+	/* A line thinner than the divisor would be decoded to nothing. */
+	while (by < 8 && most / (2 * by) >= side && least / (2 * by) >= 1)
+		by *= 2;
+	return vips_jpegload_buffer((void *)(uintptr_t)im->data, im->len, ret, "shrink", (int)by,
+	    "access", VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+}
+
+/* libvips' thumbnailer would take code points for sRGB, and 32 bits a channel for 8. */
+static int
+image_shrink_opened(const struct image *im, int side, VipsImage **ret)
+{
+	const VipsImage *in = im->opened;
+	int most = in->Xsize > in->Ysize ? in->Xsize : in->Ysize;
+	VipsImage *bytes = NULL;
+	int r;
+
+	if (im->has_from)
+		return vips_resize(im->opened, ret, most > side ? (double)side / most : 1, NULL);
+	r = in->BandFmt == VIPS_FORMAT_UINT ? vips_msb(im->opened, &bytes, NULL) :
+	    vips_copy(im->opened, &bytes, NULL);
+	if (r == 0)
+		r = vips_thumbnail_image(bytes, ret, side, "height", side, "size",
+		    VIPS_SIZE_DOWN, "no_rotate", TRUE, NULL);
+	g_clear_object(&bytes);
+	return r;
+}
+
+/* A lazy picture not far above the largest thumbnail's size, in the file's own colours. */
 static int
 image_decode(const struct job *j, const struct image *im, VipsImage **ret)
 {
-	int side = (int)extract_thumb_sizes[EXTRACT_THUMBS - 1].side, by = 1;
+	int side = (int)extract_thumb_sizes[EXTRACT_THUMBS - 1].side;
 	void *data = (void *)(uintptr_t)im->data;
-	uint32_t w = im->header.width, h = im->header.height, most = w > h ? w : h;
-	uint32_t least = w > h ? h : w;
 
-	if (j->type.family != SNIFF_JPEG)
-		return vips_thumbnail_buffer(data, im->len, ret, side, "height", side, "size",
-		    VIPS_SIZE_DOWN, "no_rotate", TRUE, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
-	/* A line thinner than the divisor would be decoded to nothing. */
-	while (by < 8 && most / (2 * (uint32_t)by) >= (uint32_t)side &&
-	    least / (2 * (uint32_t)by) >= 1)
-		by *= 2;
-	return vips_jpegload_buffer(data, im->len, ret, "shrink", by, "access",
-	    VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
+	if (j->type.family == SNIFF_JPEG)
+		return image_decode_jpeg(im, (uint32_t)side, ret);
+	if (im->opened != NULL)
+		return image_shrink_opened(im, side, ret);
+	return vips_thumbnail_buffer(data, im->len, ret, side, "height", side, "size",
+	    VIPS_SIZE_DOWN, "no_rotate", TRUE, "fail_on", VIPS_FAIL_ON_ERROR, NULL);
 }
 
 static void
@@ -150,7 +239,8 @@ image_send_thumbs(struct job *j, const struct image *im, unsigned orientation)
 {
 	VipsImage *picture = NULL;
 
-	if (image_decode(j, im, &picture) != 0 || thumb_send_all(j, picture, orientation) != 0)
+	if (image_decode(j, im, &picture) != 0 || thumb_send_all(j, picture,
+	    im->has_from ? &im->from : NULL, orientation) != 0)
 		thumb_fail(j, EXTRACT_AT_DECODE);
 	g_clear_object(&picture);
 }
@@ -160,13 +250,7 @@ image_derive(struct job *j, struct image *im)
 {
 	bool heif = j->type.family == SNIFF_HEIF;
 
-	if (heif) {
-		if (!image_read_heif(j, im))
-			return;
-	} else {
-		image_read_header(j, im);
-	}
-	if (!image_within_limits(j, &im->header))
+	if (!image_read_header(j, im) || !image_within_limits(j, &im->header))
 		return;
 	job_send_entry(j);
 	job_stage(j, EXTRACT_AT_DECODE);
@@ -197,6 +281,7 @@ image_extract(struct job *j)
 	}
 	im.data = map;
 	image_derive(j, &im);
+	g_clear_object(&im.opened);
 	vips_error_clear();
 	(void)munmap(map, im.len);
 }

@@ -8,9 +8,8 @@
 
 #include "base/digest.h"
 #include "base/frame.h"
-#include "base/io.h"
 
-#include <stdlib.h>
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -80,17 +79,16 @@ job_hash(struct job *j)
 static void
 job_derive(struct job *j)
 {
-	size_t want = j->size < SNIFF_HEAD ? (size_t)j->size : SNIFF_HEAD;
-	uint8_t *head = malloc(want + 1);
-	ssize_t n;
+	int r;
 
-	if (head == NULL)
-		_exit(EXTRACT_EXIT_MEMORY);
 	job_stage(j, EXTRACT_AT_SNIFF);
-	n = pread_full(j->fd, head, want, 0);
-	if (n >= 0)
-		sniff(head, (size_t)n, &j->meta, &j->type);
-	free(head);
+	r = sniff(j->fd, &j->meta, &j->type);
+	if (r == -ENOMEM)
+		_exit(EXTRACT_EXIT_MEMORY);
+	if (r < 0) {
+		meta_fail(&j->meta, EXTRACT_AT_SNIFF, "io", "can't read the file: %s", strerror(-r));
+		return;
+	}
 	job_send_entry(j);
 	if (j->type.family == SNIFF_AV)
 		video_extract(j);

@@ -27,16 +27,18 @@
 #define MEDIA_IO_BUFFER (64 * 1024)
 
 static const char media_demuxers[] =
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,flv,asf,ogg,mp3,flac,wav,aiff,aac,amr";
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,h264,hevc,flv,asf,ogg,"
+    "mp3,flac,wav,aiff,aac,amr";
 
 /* Camcorders, phones and what the web made of them.  No playlists, no text, no games. */
 static const char media_decoders[] =
     "h264,hevc,libdav1d,libaom-av1,av1,vp8,vp9,mpeg4,h263,h263i,h263p,mpeg1video,mpeg2video,"
     "mjpeg,mjpegb,theora,prores,dvvideo,msmpeg4v1,msmpeg4v2,msmpeg4,wmv1,wmv2,wmv3,vc1,flv,"
-    "svq1,svq3,cinepak,rpza,qtrle,rawvideo,png,huffyuv,ffv1,dnxhd,cfhd,"
+    "svq1,svq3,cinepak,rpza,qtrle,rawvideo,png,huffyuv,ffv1,dnxhd,cfhd,vp6,vp6a,vp6f,msvideo1,"
     "aac,aac_latm,mp3,mp3float,mp2,mp2float,mp1float,ac3,eac3,opus,vorbis,flac,alac,amrnb,"
-    "amrwb,pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,"
-    "pcm_f32le,pcm_alaw,pcm_mulaw,adpcm_ima_wav,adpcm_ima_qt,adpcm_ms,wmav1,wmav2,qdm2,qdmc";
+    "amrwb,dca,truehd,mlp,s302m,pcm_bluray,pcm_dvd,"
+    "pcm_s16le,pcm_s16be,pcm_s24le,pcm_s24be,pcm_s32le,pcm_s32be,pcm_u8,pcm_s8,"
+    "pcm_f32le,pcm_alaw,pcm_mulaw,adpcm_ima_wav,adpcm_ima_qt,adpcm_ms,wmav1,wmav2,wmapro,qdm2,qdmc";
 
 static int
 media_io_read(void *arg, uint8_t *buf, int len)
@@ -119,96 +121,6 @@ media_fail(struct media *media, enum extract_stage stage, int r, const char *wha
 	meta_fail(&media->job->meta, stage, code, "%s: %s", what, text);
 }
 
-static uint64_t
-media_number(const uint8_t *p, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	while (bytes-- > 0)
-		n = n << 8 | *p++;
-	return n;
-}
-
-/* ISO 14496-12: a chain of boxes. */
-static bool
-media_boxes_cut(const struct media *media)
-{
-	uint64_t off = 0, size = media->job->size, n;
-	unsigned i;
-
-	for (i = 0; i < 10000 && off < size; i++) {
-		uint8_t b[16];
-
-		if (pread_full(media->job->fd, b, sizeof(b), off) < 8)
-			return true;
-		n = media_number(b, 4);
-		if (n == 1)
-			n = media_number(b + 8, 8);
-		if (n < 8)
-			return false;		/* 0: to the end of the file */
-		if (n > size - off)
-			return true;
-		off += n;
-	}
-	return false;
-}
-
-/* RFC 8794: the size of the element at p, whose id has `id` bytes; all ones: unknown. */
-static uint64_t
-media_ebml_size(const uint8_t *p, unsigned id, unsigned *ret_head)
-{
-	unsigned n = 1;
-	uint64_t size;
-
-	p += id;
-	while (n < 8 && (*p & 0x80 >> (n - 1)) == 0)
-		n++;
-	*ret_head = id + n;
-	size = media_number(p, n) & ((1ull << 7 * n) - 1);
-	return size == (1ull << 7 * n) - 1 ? UINT64_MAX : size;
-}
-
-/* Matroska: the EBML header, then one segment. */
-static bool
-media_segment_cut(const struct media *media)
-{
-	uint8_t b[32];
-	unsigned head;
-	uint64_t at, n;
-
-	if (pread_full(media->job->fd, b, sizeof(b), 0) < (ssize_t)sizeof(b))
-		return true;
-	at = media_ebml_size(b, 4, &head);
-	if (at > 4096)
-		return false;
-	at += head;
-	if (pread_full(media->job->fd, b, sizeof(b), at) < (ssize_t)sizeof(b))
-		return true;
-	if (media_number(b, 4) != 0x18538067)
-		return false;
-	n = media_ebml_size(b, 4, &head);
-	return n != UINT64_MAX && n > media->job->size - at - head;
-}
-
-bool
-media_cut_short(const struct media *media)
-{
-	const char *demuxer = media->job->type.demuxer;
-	uint8_t b[8];
-
-	if (strcmp(demuxer, "mov") == 0)
-		return media_boxes_cut(media);
-	if (strcmp(demuxer, "matroska") == 0)
-		return media_segment_cut(media);
-	if (strcmp(demuxer, "avi") != 0 && strcmp(demuxer, "wav") != 0)
-		return false;
-	/* RIFF; a recorder that never came back leaves 0 or -1. */
-	if (pread_full(media->job->fd, b, sizeof(b), 0) < (ssize_t)sizeof(b))
-		return true;
-	return b[7] < 0x80 && 8ull + ((uint64_t)b[7] << 24 | (uint64_t)b[6] << 16 |
-	    (uint64_t)b[5] << 8 | b[4]) > media->job->size;
-}
-
 static bool
 media_prepare(struct media *media)
 {
@@ -271,6 +183,13 @@ media_choose_streams(struct media *media)
 		media->audio = -1;
 }
 
+/* Where FFmpeg's errors belong. */
+static enum extract_stage
+media_stage(const struct media *media)
+{
+	return media->job->meta.kind == META_AUDIO ? EXTRACT_AT_AUDIO : EXTRACT_AT_VIDEO;
+}
+
 bool
 media_open(struct media *media, struct job *j)
 {
@@ -280,16 +199,18 @@ media_open(struct media *media, struct job *j)
 
 	*media = (struct media){ .job = j, .video = -1, .audio = -1 };
 	if (!media_prepare(media)) {
-		meta_fail(&j->meta, EXTRACT_AT_VIDEO, "memory", "out of memory");
+		meta_fail(&j->meta, media_stage(media), "memory", "out of memory");
 		return false;
 	}
 	(void)av_dict_set(&options, "format_whitelist", media_demuxers, 0);
 	(void)av_dict_set(&options, "codec_whitelist", media_decoders, 0);
 	(void)av_dict_set(&options, "protocol_whitelist", "", 0);
+	/* Transport streams: or the video's size may be missed, as ffprobe knows. */
+	(void)av_dict_set(&options, "scan_all_pmts", "1", 0);
 	r = avformat_open_input(&media->format, NULL, demuxer, &options);
 	av_dict_free(&options);
 	if (r < 0) {
-		media_fail(media, EXTRACT_AT_VIDEO, r, "can't be opened");
+		media_fail(media, media_stage(media), r, "can't be opened");
 		return false;
 	}
 	if (media->format->nb_streams > j->limits->streams) {
@@ -299,7 +220,7 @@ media_open(struct media *media, struct job *j)
 	}
 	r = media_probe_streams(media);
 	if (r < 0) {
-		media_fail(media, EXTRACT_AT_VIDEO, r, "no streams");
+		media_fail(media, media_stage(media), r, "no streams");
 		return false;
 	}
 	media_choose_streams(media);

@@ -23,9 +23,6 @@ void media_close(struct media *media);
 /* The decoder for a stream, one thread, within the limits; NULL with the error noted. */
 AVCodecContext *media_open_decoder(struct media *media, int stream);
 
-/* Does the file end before its container says: ISO boxes, RIFF, Matroska's segment? */
-bool media_cut_short(const struct media *media);
-
 /* Past the time at which the job gives up by itself? */
 bool media_late(const struct media *media);
 

@@ -84,16 +84,20 @@ picture_sketch(const AVFrame *frame, int width, int height, uint8_t *ret)
 	    ret, 3 * width);
 }
 
-/* Square pixels within side × side; the aspect only ever shrinks. */
+bool
+picture_aspect_ok(AVRational aspect)
+{
+	return aspect.num > 0 && aspect.den > 0 && av_q2d(aspect) > 0.05 && av_q2d(aspect) < 20;
+}
+
+/* As displayed, with square pixels, within side × side. */
 static void
 picture_fit(const AVFrame *frame, AVRational aspect, int side, int *ret_width, int *ret_height)
 {
-	double w = frame->width, h = frame->height, a = av_q2d(aspect), most;
+	double w = frame->width, h = frame->height, most;
 
-	if (aspect.num > 0 && aspect.den > 0 && a > 1 && a < 20)
-		h /= a;
-	else if (aspect.num > 0 && aspect.den > 0 && a < 1 && a > 0.05)
-		w *= a;
+	if (picture_aspect_ok(aspect))
+		w *= av_q2d(aspect);
 	most = w > h ? w : h;
 	if (most > side) {
 		w *= side / most;
@@ -107,29 +111,28 @@ int
 picture_convert(const AVFrame *frame, AVRational aspect, int side, uint8_t **ret_pixels,
     int *ret_width, int *ret_height)
 {
-	bool pq = frame->color_trc == AVCOL_TRC_SMPTE2084;
-	bool hdr = pq || frame->color_trc == AVCOL_TRC_ARIB_STD_B67;
+	struct tonemap from;
+	bool wider = tonemap_needed(frame->color_primaries, frame->color_trc, &from);
 	const int flags = SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT;
 	int w, h, bytes, stride, y, r;
 	uint8_t *wide, *pixels;
 
 	picture_fit(frame, aspect, side, &w, &h);
-	bytes = hdr ? 6 : 3;
+	bytes = wider ? 6 : 3;
 	/* Room after each line: the scaler writes whole vectors. */
 	stride = (bytes * w + 63) / 64 * 64;
 	wide = av_malloc((size_t)stride * (size_t)h + 64);
 	pixels = av_malloc(3 * (size_t)w * (size_t)h);
 	r = wide == NULL || pixels == NULL ? AVERROR(ENOMEM) : 0;
 	if (r == 0)
-		r = picture_scale(frame, w, h, hdr ? AV_PIX_FMT_RGB48 : AV_PIX_FMT_RGB24, flags,
+		r = picture_scale(frame, w, h, wider ? AV_PIX_FMT_RGB48 : AV_PIX_FMT_RGB24, flags,
 		    wide, stride);
 	for (y = 0; r == 0 && y < h; y++) {
 		const uint8_t *line = wide + (size_t)stride * (size_t)y;
 		uint8_t *out = pixels + 3 * (size_t)w * (size_t)y;
 
-		if (hdr)
-			tonemap(pq ? TONEMAP_PQ : TONEMAP_HLG, (const uint16_t *)(const void *)line,
-			    (size_t)w, out);
+		if (wider)
+			tonemap(&from, (const uint16_t *)(const void *)line, (size_t)w, out);
 		else
 			memcpy(out, line, 3 * (size_t)w);
 	}

@@ -8,6 +8,9 @@
 
 #include <libavutil/frame.h>
 
+/* Does a pixel's width : height make sense, or is it a container's nonsense? */
+bool picture_aspect_ok(AVRational aspect);
+
 /*
  * The frame in sRGB, 3 bytes a pixel without padding, not turned: square
  * pixels, fitted into side × side, never enlarged.  The caller frees

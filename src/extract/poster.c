@@ -267,7 +267,8 @@ poster_send_frame(struct poster *p, const AVFrame *frame)
 	raw = vips_image_new_from_memory(pixels, 3 * (size_t)w * (size_t)h, w, h, 3,
 	    VIPS_FORMAT_UCHAR);
 	r = raw == NULL || vips_copy(raw, &picture, "interpretation", VIPS_INTERPRETATION_sRGB,
-	    NULL) != 0 ? -1 : thumb_send_all(p->media->job, picture, media_orientation(p->stream));
+	    NULL) != 0 ? -1 : thumb_send_all(p->media->job, picture, NULL,
+	    media_orientation(p->stream));
 	if (r != 0)
 		thumb_fail(p->media->job, EXTRACT_AT_THUMB);
 	g_clear_object(&picture);

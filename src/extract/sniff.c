@@ -12,9 +12,12 @@
  */
 #include "extract/sniff.h"
 
+#include "base/io.h"
+
 #include <errno.h>
 #include <magic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static magic_t sniff_magic;
@@ -24,6 +27,7 @@ struct sniff_type {
 	enum sniff_family family;
 	const char *demuxer;
 	const char *audio;		/* its type when it holds no video */
+	const char *known_as;		/* reported instead of mime; NULL: mime */
 };
 
 static const struct sniff_type sniff_types[] = {
@@ -46,6 +50,10 @@ static const struct sniff_type sniff_types[] = {
 	{ "video/webm", SNIFF_AV, "matroska", "audio/webm" },
 	{ "video/x-msvideo", SNIFF_AV, "avi", NULL },
 	{ "video/mpeg", SNIFF_AV, "mpeg", "audio/mpeg" },
+	{ "video/mpv", SNIFF_AV, "mpegvideo", NULL, "video/mpeg" },
+	{ "video/mp4v-es", SNIFF_AV, "m4v", NULL },
+	{ "video/h264", SNIFF_AV, "h264", NULL },
+	{ "video/h265", SNIFF_AV, "hevc", NULL },
 	{ "video/mp2t", SNIFF_AV, "mpegts", NULL },
 	{ "video/x-flv", SNIFF_AV, "flv", NULL },
 	{ "video/x-ms-asf", SNIFF_AV, "asf", "audio/x-ms-wma" },
@@ -72,7 +80,8 @@ static const char *const sniff_aliases[][2] = {
 	{ "audio/AMR", "audio/amr" },
 	{ "application/ogg", "video/ogg" },
 	{ "video/x-ms-wmv", "video/x-ms-asf" },
-	{ "video/mpeg4-generic", "video/mpeg" },
+	{ "video/mpeg4-generic", "video/mp4v-es" },
+	{ "video/H264", "video/h264" },
 	{ "image/x-tiff", "image/tiff" },
 	{ "application/x-empty", "inode/x-empty" },
 };
@@ -126,6 +135,25 @@ sniff_brand(const uint8_t *brand)
 	return NULL;
 }
 
+/*
+ * Is it a box of that type, rather than a text with the same letters?  A box that
+ * isn't huge has a size that begins with zeros.
+ */
+static bool
+sniff_box(const uint8_t *p, size_t len, const char *type, bool small)
+{
+	size_t i;
+
+	if (!has(p, len, 4, type, 4))
+		return false;
+	if (small)
+		return p[0] == 0 && p[1] == 0;
+	for (i = 0; i < 4; i++)
+		if (p[i] < ' ' || p[i] > '~')
+			return true;
+	return false;
+}
+
 /* The major brand decides; a generic one of images leaves it to the compatible ones. */
 static const char *
 sniff_bmff(const uint8_t *p, size_t len)
@@ -150,8 +178,9 @@ sniff_bmff(const uint8_t *p, size_t len)
 static bool
 sniff_old_quicktime(const uint8_t *p, size_t len)
 {
-	return HAS(4, "moov") || HAS(4, "mdat") || HAS(4, "wide") || HAS(4, "pnot") ||
-	    ((HAS(4, "free") || HAS(4, "skip")) && p[0] == 0);
+	return sniff_box(p, len, "moov", false) || sniff_box(p, len, "mdat", false) ||
+	    sniff_box(p, len, "wide", true) || sniff_box(p, len, "pnot", true) ||
+	    sniff_box(p, len, "free", true) || sniff_box(p, len, "skip", true);
 }
 
 /* Matroska's DocType (EBML id 0x4282) is within the first bytes. */
@@ -241,19 +270,42 @@ sniff_frames(const uint8_t *p, size_t len)
 	return n > 4 && n + 4 <= len && sniff_mpeg_frame(p + n) > 0 ? "audio/mpeg" : NULL;
 }
 
-static const char *
+/* Bytes of the ID3 tag (v2.2–2.4) that begins at p, or 0. */
+static size_t
 sniff_id3(const uint8_t *p, size_t len)
 {
-	size_t n = (size_t)(p[6] & 127) << 21 | (size_t)(p[7] & 127) << 14 |
-	    (size_t)(p[8] & 127) << 7 | (p[9] & 127);
-	const char *mime = NULL;
+	if (!HAS(0, "ID3") || len < 10 || p[3] < 2 || p[3] > 4 || (p[5] & 15) != 0 ||
+	    ((p[6] | p[7] | p[8] | p[9]) & 0x80) != 0)
+		return 0;
+	return 10 + ((size_t)p[6] << 21 | (size_t)p[7] << 14 | (size_t)p[8] << 7 | p[9]) +
+	    ((p[5] & 0x10) != 0 ? 10 : 0);
+}
 
-	n += 10;
-	if (HAS(n, "fLaC"))
-		return "audio/flac";
-	if (n < len)
-		mime = sniff_frames(p + n, len - n);
+/* What a tag may stand before. */
+static const char *
+sniff_tagged(const uint8_t *p, size_t len)
+{
+	const char *mime = HAS(0, "fLaC") ? "audio/flac" : sniff_frames(p, len);
+
 	return mime != NULL ? mime : "audio/mpeg";
+}
+
+/* Streams without a container: MPEG-1 and 2, MPEG-4 part 2; H.264 and H.265 from a
+ * parameter set on. */
+static const char *
+sniff_elementary(const uint8_t *p, size_t len)
+{
+	if (HAS(0, "\x00\x00\x01\xb3"))
+		return "video/mpv";
+	if (HAS(0, "\x00\x00\x01\xb0") ||
+	    (HAS(0, "\x00\x00\x01") && p[3] < 0x20 && HAS(4, "\x00\x00\x01\x20")))
+		return "video/mp4v-es";
+	if (HAS(0, "\x00\x00\x00\x01\x67") || HAS(0, "\x00\x00\x00\x01\x27") ||
+	    HAS(0, "\x00\x00\x00\x01\x09\x10\x00\x00\x00\x01\x67"))
+		return "video/h264";
+	if (HAS(0, "\x00\x00\x00\x01\x40\x01"))
+		return "video/h265";
+	return NULL;
 }
 
 /* Transport streams repeat 0x47 each 188 bytes, or 192 with AVCHD's time stamps. */
@@ -268,6 +320,8 @@ sniff_transport(const uint8_t *p, size_t len)
 static const char *
 sniff_signature(const uint8_t *p, size_t len)
 {
+	const char *mime;
+
 	if (len < 12)
 		return HAS(0, "GIF87a") || HAS(0, "GIF89a") ? "image/gif" : NULL;
 	if (HAS(0, "\xff\xd8\xff"))
@@ -278,17 +332,15 @@ sniff_signature(const uint8_t *p, size_t len)
 		return "image/gif";
 	if (HAS(0, "RIFF"))
 		return sniff_riff(p, len);
-	if (HAS(4, "ftyp"))
+	if (sniff_box(p, len, "ftyp", true))
 		return sniff_bmff(p, len);
 	if (HAS(0, "\x1a\x45\xdf\xa3"))
 		return sniff_ebml(p, len);
-	if (HAS(0, "OggS"))
+	if (HAS(0, "OggS\0"))
 		return sniff_ogg(p, len);
-	if (HAS(0, "fLaC"))
+	if (HAS(0, "fLaC") && (p[4] & 0x7f) == 0)
 		return "audio/flac";
-	if (HAS(0, "ID3"))
-		return sniff_id3(p, len);
-	if (HAS(0, "#!AMR"))
+	if (HAS(0, "#!AMR\n") || HAS(0, "#!AMR-WB\n"))
 		return "audio/amr";
 	if (HAS(0, "FORM") && (HAS(8, "AIFF") || HAS(8, "AIFC")))
 		return "audio/x-aiff";
@@ -296,13 +348,14 @@ sniff_signature(const uint8_t *p, size_t len)
 		return "video/x-flv";
 	if (HAS(0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11"))
 		return "video/x-ms-asf";
-	if (HAS(0, "\x00\x00\x01\xba") || HAS(0, "\x00\x00\x01\xb3"))
+	if (HAS(0, "\x00\x00\x01\xba"))
 		return "video/mpeg";
 	if (sniff_transport(p, len))
 		return "video/mp2t";
 	if (sniff_old_quicktime(p, len))
 		return "video/quicktime";
-	return sniff_frames(p, len);
+	mime = sniff_elementary(p, len);
+	return mime != NULL ? mime : sniff_frames(p, len);
 }
 
 static const struct sniff_type *
@@ -324,41 +377,78 @@ sniff_audio_mime(const char *mime)
 	return type != NULL ? type->audio : NULL;
 }
 
+/* Nothing but what a text has in it? */
+static bool
+sniff_is_text(const uint8_t *p, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len && i < 512; i++)
+		if ((p[i] < ' ' && strchr("\t\n\v\f\r", p[i]) == NULL) || p[i] == 0 || p[i] == 0x7f)
+			return false;
+	return true;
+}
+
 static const char *
 sniff_library(const uint8_t *head, size_t len)
 {
 	const char *mime = len > 0 ? magic_buffer(sniff_magic, head, len) : "inode/x-empty";
+	const struct sniff_type *type;
 	size_t i;
 
 	if (mime == NULL || strchr(mime, '/') == NULL || strlen(mime) > 100)
 		return "application/octet-stream";
 	for (i = 0; i < sizeof(sniff_aliases) / sizeof(sniff_aliases[0]); i++)
 		if (strcmp(mime, sniff_aliases[i][0]) == 0)
-			return sniff_aliases[i][1];
-	return mime;
+			mime = sniff_aliases[i][1];
+	/* It takes four letters for a container. */
+	type = sniff_type(mime);
+	return type != NULL && type->family == SNIFF_AV && sniff_is_text(head, len) ? "text/plain" : mime;
 }
 
-void
-sniff(const uint8_t *head, size_t len, struct meta *m, struct sniffed *ret)
+/* A tag with pictures may be longer than what is looked at: behind it, then. */
+static const char *
+sniff_content(int fd, uint8_t *head, size_t len)
 {
-	const char *mime = sniff_signature(head, len);
+	size_t tag = sniff_id3(head, len);
+	const char *mime = tag > 0 ? NULL : sniff_signature(head, len);
+	ssize_t n;
+
+	if (tag > 0) {
+		n = pread_full(fd, head, SNIFF_HEAD, tag);
+		mime = sniff_tagged(head, n > 0 ? (size_t)n : 0);
+	}
+	return mime != NULL ? mime : sniff_library(head, len);
+}
+
+int
+sniff(int fd, struct meta *m, struct sniffed *ret)
+{
+	uint8_t *head = malloc(SNIFF_HEAD);
+	ssize_t n = head != NULL ? pread_full(fd, head, SNIFF_HEAD, 0) : -ENOMEM;
 	const struct sniff_type *type;
 
-	if (mime == NULL)
-		mime = sniff_library(head, len);
-	(void)snprintf(m->mime, sizeof(m->mime), "%s", mime);
-	type = sniff_type(mime);
-	if (strncmp(mime, "image/", 6) == 0)
+	if (n < 0) {
+		free(head);
+		return (int)n;
+	}
+	(void)snprintf(m->mime, sizeof(m->mime), "%s", sniff_content(fd, head, (size_t)n));
+	free(head);
+	type = sniff_type(m->mime);
+	if (strncmp(m->mime, "image/", 6) == 0)
 		m->kind = META_PHOTO;
-	else if (strncmp(mime, "video/", 6) == 0)
+	else if (strncmp(m->mime, "video/", 6) == 0)
 		m->kind = META_VIDEO;
-	else if (strncmp(mime, "audio/", 6) == 0)
+	else if (strncmp(m->mime, "audio/", 6) == 0)
 		m->kind = META_AUDIO;
 	else
 		m->kind = META_OTHER;
 	*ret = (struct sniffed){ .family = SNIFF_OTHER };
+	if (type != NULL && type->known_as != NULL)
+		(void)snprintf(m->mime, sizeof(m->mime), "%s", type->known_as);
 	if (type != NULL)
 		*ret = (struct sniffed){ .family = type->family, .demuxer = type->demuxer };
 	else if (m->kind != META_OTHER)
 		ret->family = SNIFF_UNSUPPORTED;
+	return 0;
 }

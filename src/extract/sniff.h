@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-#define SNIFF_HEAD (256 * 1024)		/* bytes of the start that are looked at */
+#define SNIFF_HEAD (256 * 1024)		/* bytes that are looked at */
 
 enum sniff_family {
 	SNIFF_OTHER,			/* not decoded, and nothing is missing for that */
@@ -30,8 +30,9 @@ struct sniffed {
 /* Load libmagic's database.  Before the sandbox.  0 or -errno. */
 int sniff_init(struct error *err);
 
-/* Judge the first `len` bytes (all, or SNIFF_HEAD) of a file: sets m->mime and m->kind. */
-void sniff(const uint8_t *head, size_t len, struct meta *m, struct sniffed *ret);
+/* Judge a file by its first SNIFF_HEAD bytes, and those behind a tag: sets m->mime and
+ * m->kind.  0 or -errno. */
+int sniff(int fd, struct meta *m, struct sniffed *ret);
 
 /* The audio form of a container's MIME type ("video/mp4" → "audio/mp4"), or NULL. */
 const char *sniff_audio_mime(const char *mime);

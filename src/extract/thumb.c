@@ -10,6 +10,7 @@
  */
 #include "extract/thumb.h"
 
+#include "extract/icc.h"
 #include "extract/shrink.h"
 
 #include <stdio.h>
@@ -34,16 +35,19 @@ step(VipsImage **image, VipsImage *next, int r)
 	return 0;
 }
 
-/* Most profiles are sRGB under one name or other: nothing to convert then. */
-static bool
-thumb_profile_is_srgb(const uint8_t *p, size_t len)
+/* A new picture that knows nothing but its pixels: 8 bits a channel, copied. */
+static VipsImage *
+thumb_image(const void *pixels, struct shrink_size size, int bands, VipsInterpretation type)
 {
-	static const char wide[] = "s\0R\0G\0B";
-	size_t most = len < 4096 ? len : 4096;
+	VipsImage *raw, *image = NULL;
 
-	if (p == NULL || len < 128 || memcmp(p + 16, "RGB ", 4) != 0)
-		return false;
-	return memmem(p, most, "sRGB", 4) != NULL || memmem(p, most, wide, 7) != NULL;
+	raw = vips_image_new_from_memory_copy(pixels, (size_t)size.width * (size_t)size.height *
+	    (size_t)bands, size.width, size.height, bands, VIPS_FORMAT_UCHAR);
+	if (raw == NULL)
+		return NULL;
+	(void)vips_copy(raw, &image, "interpretation", type, NULL);
+	g_object_unref(raw);
+	return image;
 }
 
 /* By the profile in the file; a profile that doesn't fit the pixels is ignored. */
@@ -56,7 +60,7 @@ thumb_apply_profile(VipsImage **image)
 
 	if (vips_image_get_typeof(*image, VIPS_META_ICC_NAME) == 0 ||
 	    vips_image_get_blob(*image, VIPS_META_ICC_NAME, &profile, &len) != 0 ||
-	    thumb_profile_is_srgb(profile, len))
+	    icc_is_srgb(profile, len))
 		return;
 	if (vips_icc_transform(*image, &next, "srgb", "embedded", TRUE, "intent",
 	    VIPS_INTENT_PERCEPTUAL, "depth", 8, NULL) != 0) {
@@ -67,14 +71,50 @@ thumb_apply_profile(VipsImage **image)
 	*image = next;
 }
 
+/* Colours that a picture's code points describe.  Alpha, if any, stays as it is. */
+static int
+thumb_tonemap(VipsImage **image, const struct tonemap *from)
+{
+	const int bands = (*image)->Bands;
+	size_t pixels = (size_t)(*image)->Xsize * (size_t)(*image)->Ysize, i;
+	bool wide = (*image)->BandFmt == VIPS_FORMAT_USHORT;
+	const void *in = vips_image_get_data(*image);
+	uint8_t *out = malloc(pixels * (size_t)bands);
+	VipsImage *next;
+
+	if (in == NULL || out == NULL) {
+		free(out);
+		return -1;
+	}
+	for (i = 0; i < pixels * (size_t)bands; i += (size_t)bands) {
+		uint16_t rgb[3];
+		int b;
+
+		for (b = 0; b < 3; b++)
+			rgb[b] = wide ? ((const uint16_t *)in)[i + (size_t)b] :
+			    (uint16_t)(((const uint8_t *)in)[i + (size_t)b] * 257);
+		tonemap(from, rgb, 1, out + i);
+		for (b = 3; b < bands; b++)
+			out[i + (size_t)b] = wide ?
+			    (uint8_t)(((const uint16_t *)in)[i + (size_t)b] >> 8) :
+			    ((const uint8_t *)in)[i + (size_t)b];
+	}
+	next = thumb_image(out, (struct shrink_size){ (*image)->Xsize, (*image)->Ysize }, bands,
+	    VIPS_INTERPRETATION_sRGB);
+	free(out);
+	return step(image, next, next == NULL);
+}
+
 /* Alpha, if any, is the last band; the colours become sRGB. */
 static int
-thumb_to_srgb(VipsImage **image)
+thumb_to_srgb(VipsImage **image, const struct tonemap *from)
 {
 	VipsImage *next = NULL;
 
+	if (from != NULL && (*image)->Bands >= 3 && ((*image)->BandFmt == VIPS_FORMAT_UCHAR ||
+	    (*image)->BandFmt == VIPS_FORMAT_USHORT))
+		return thumb_tonemap(image, from);
 	thumb_apply_profile(image);
-
 	if ((*image)->Type != VIPS_INTERPRETATION_sRGB || (*image)->Bands < 3) {
 		int r = vips_colourspace(*image, &next, VIPS_INTERPRETATION_sRGB, NULL);
 
@@ -113,40 +153,30 @@ thumb_turn(VipsImage **image, unsigned orientation)
 static int
 thumb_bare(VipsImage **image)
 {
-	VipsImage *raw, *next = NULL;
+	struct shrink_size size = { (*image)->Xsize, (*image)->Ysize };
+	VipsImage *next;
 	size_t len;
 	void *pixels = vips_image_write_to_memory(*image, &len);
-	int r;
 
 	if (pixels == NULL)
 		return -1;
-	raw = vips_image_new_from_memory_copy(pixels, len, (*image)->Xsize, (*image)->Ysize,
-	    (*image)->Bands, VIPS_FORMAT_UCHAR);
+	next = thumb_image(pixels, size, (*image)->Bands, VIPS_INTERPRETATION_sRGB);
 	g_free(pixels);
-	if (raw == NULL)
-		return -1;
-	r = vips_copy(raw, &next, "interpretation", VIPS_INTERPRETATION_sRGB, NULL);
-	g_object_unref(raw);
-	return step(image, next, r);
+	return step(image, next, next == NULL);
 }
 
 /* The profile goes along: it is applied to few pixels rather than many. */
 static VipsImage *
 thumb_wrap(const uint8_t *pixels, struct shrink_size size, const VipsImage *like)
 {
-	VipsImage *raw, *image = NULL;
+	VipsImage *image = thumb_image(pixels, size, like->Bands, like->Type);
 	const void *profile;
 	size_t len;
 
-	raw = vips_image_new_from_memory_copy(pixels, (size_t)size.width * (size_t)size.height *
-	    (size_t)like->Bands, size.width, size.height, like->Bands, VIPS_FORMAT_UCHAR);
-	if (raw == NULL)
-		return NULL;
-	if (vips_copy(raw, &image, "interpretation", like->Type, NULL) == 0 &&
+	if (image != NULL &&
 	    vips_image_get_typeof((VipsImage *)(uintptr_t)like, VIPS_META_ICC_NAME) != 0 &&
 	    vips_image_get_blob(like, VIPS_META_ICC_NAME, &profile, &len) == 0)
 		vips_image_set_blob_copy(image, VIPS_META_ICC_NAME, profile, len);
-	g_object_unref(raw);
 	return image;
 }
 
@@ -181,7 +211,8 @@ thumb_shrink(VipsImage **image, int side)
 
 /* Decode into memory; only now do errors of the file show. */
 static int
-thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
+thumb_prepare(VipsImage *picture, const struct tonemap *from, unsigned orientation,
+    VipsImage **ret)
 {
 	VipsImage *image = vips_image_copy_memory(picture), *next = NULL;
 	int r;
@@ -190,7 +221,7 @@ thumb_prepare(VipsImage *picture, unsigned orientation, VipsImage **ret)
 		return -1;
 	r = thumb_shrink(&image, (int)extract_thumb_sizes[EXTRACT_THUMBS - 1].side);
 	if (r == 0)
-		r = thumb_to_srgb(&image);
+		r = thumb_to_srgb(&image, from);
 	if (r == 0 && image->BandFmt != VIPS_FORMAT_UCHAR) {
 		r = vips_cast(image, &next, VIPS_FORMAT_UCHAR, NULL);
 		r = step(&image, next, r);
@@ -319,7 +350,8 @@ thumb_warning(void)
 }
 
 int
-thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation)
+thumb_send_all(struct job *j, VipsImage *picture, const struct tonemap *from,
+    unsigned orientation)
 {
 	struct encoded out[EXTRACT_THUMBS] = { { NULL } };
 	const char *warning;
@@ -327,7 +359,7 @@ thumb_send_all(struct job *j, VipsImage *picture, unsigned orientation)
 	unsigned i;
 	int r;
 
-	if (thumb_prepare(picture, orientation, &image) != 0)
+	if (thumb_prepare(picture, from, orientation, &image) != 0)
 		return -1;
 	warning = thumb_warning();
 	if (warning != NULL) {
@@ -359,8 +391,9 @@ thumb_error_code(const char *text)
 		{ "premature", "truncated" }, { "truncated", "truncated" },
 		{ "Premature", "truncated" }, { "end of", "truncated" },
 		{ "End of", "truncated" }, { "EOF", "truncated" },
-		{ "out of data", "truncated" }, { "Read error", "truncated" },
-		{ "short read", "truncated" }, { "not enough data", "truncated" },
+		{ "Seek error", "truncated" }, { "out of data", "truncated" },
+		{ "Read error", "truncated" }, { "short read", "truncated" },
+		{ "not enough data", "truncated" },
 		{ "out of memory", "memory" }, { "emory", "memory" },
 		{ "too large", "too-large" }, { "too big", "too-large" },
 		{ "xceed", "too-large" }, { "limit", "too-large" },

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * BT.2100 (PQ and HLG, BT.2020 primaries) to sRGB.
+ * BT.2100 (PQ and HLG) and wide primaries (BT.2020, P3) to sRGB.
  *
  *	signal → light in units of diffuse white (203 cd/m², BT.2408)
- *	       → BT.709 primaries (BT.2087)
+ *	       → BT.709 primaries (BT.2087; P3 by the same rule)
  *	       → highlights rolled off, hue kept: all channels by one factor
  *	       → sRGB's transfer curve (IEC 61966-2-1)
  *
  * Up to half of diffuse white nothing changes, so that skin looks as it was
- * filmed; from there an extended Reinhard curve brings 1,000 cd/m² to white.
+ * filmed; from there an extended Reinhard curve brings 1,000 cd/m² to white.  What
+ * isn't HDR is white at its own white, and only cut.
  * FFmpeg's zscale and tonemap filters would do, but refuse frames whose matrix
  * isn't named, and drag in a hundred libraries.
  *
@@ -24,7 +25,7 @@
 #define TONEMAP_KNEE 0.5f
 #define TONEMAP_STEPS 4096		/* of the sRGB table */
 
-static float tonemap_light[2][65536];
+static float tonemap_light[3][65536];
 static uint8_t tonemap_srgb[TONEMAP_STEPS + 1];
 static bool tonemap_ready;
 
@@ -48,12 +49,20 @@ tonemap_hlg(double signal)
 	return signal <= 0.5 ? signal * signal / 3 : (exp((signal - c) / a) + b) / 12;
 }
 
+/* IEC 61966-2-1: signal 0–1 → light 0–1. */
+static double
+tonemap_sdr(double signal)
+{
+	return signal <= 0.04045 ? signal / 12.92 : pow((signal + 0.055) / 1.055, 2.4);
+}
+
 static void
 tonemap_fill_tables(void)
 {
 	int i;
 
 	for (i = 0; i < 65536; i++) {
+		tonemap_light[TONEMAP_SDR][i] = (float)tonemap_sdr(i / 65535.0);
 		tonemap_light[TONEMAP_PQ][i] = (float)(tonemap_pq(i / 65535.0) / TONEMAP_WHITE);
 		tonemap_light[TONEMAP_HLG][i] = (float)tonemap_hlg(i / 65535.0);
 	}
@@ -87,26 +96,53 @@ tonemap_encode(float x)
 	return tonemap_srgb[(int)(sqrtf(fminf(fmaxf(x, 0), 1)) * TONEMAP_STEPS + 0.5f)];
 }
 
-void
-tonemap(enum tonemap_curve curve, const uint16_t *in, size_t n, uint8_t *ret)
+bool
+tonemap_needed(unsigned primaries, unsigned transfer, struct tonemap *ret)
 {
+	ret->curve = transfer == 16 ? TONEMAP_PQ : transfer == 18 ? TONEMAP_HLG : TONEMAP_SDR;
+	switch (primaries) {
+	case 9:
+		ret->primaries = TONEMAP_BT2020;
+		break;
+	case 11:
+	case 12:
+		ret->primaries = TONEMAP_P3;
+		break;
+	case 2:					/* not said */
+		ret->primaries = ret->curve == TONEMAP_SDR ? TONEMAP_BT709 : TONEMAP_BT2020;
+		break;
+	default:
+		ret->primaries = TONEMAP_BT709;
+	}
+	return ret->curve != TONEMAP_SDR || ret->primaries != TONEMAP_BT709;
+}
+
+void
+tonemap(const struct tonemap *from, const uint16_t *in, size_t n, uint8_t *ret)
+{
+	static const float to_bt709[][9] = {
+		[TONEMAP_BT709] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 },
+		[TONEMAP_BT2020] = { 1.6605f, -0.5876f, -0.0728f, -0.1246f, 1.1329f, -0.0083f,
+		    -0.0182f, -0.1006f, 1.1187f },
+		[TONEMAP_P3] = { 1.2249f, -0.2247f, 0, -0.0420f, 1.0419f, 0, -0.0197f, -0.0786f,
+		    1.0979f },
+	};
+	const float *m = to_bt709[from->primaries], *light = tonemap_light[from->curve];
 	size_t i;
 
 	if (!tonemap_ready)
 		tonemap_fill_tables();
 	for (i = 0; i < 3 * n; i += 3) {
-		float r = tonemap_light[curve][in[i]];
-		float g = tonemap_light[curve][in[i + 1]];
-		float b = tonemap_light[curve][in[i + 2]];
+		float r = light[in[i]], g = light[in[i + 1]], b = light[in[i + 2]];
 		float k = 1, r7, g7, b7;
 
 		/* HLG is scene light: its display curve, for 1,000 cd/m² (BT.2100, 1.2). */
-		if (curve == TONEMAP_HLG)
+		if (from->curve == TONEMAP_HLG)
 			k = TONEMAP_PEAK * powf(0.2627f * r + 0.678f * g + 0.0593f * b, 0.2f);
-		r7 = fmaxf(k * (1.6605f * r - 0.5876f * g - 0.0728f * b), 0);
-		g7 = fmaxf(k * (-0.1246f * r + 1.1329f * g - 0.0083f * b), 0);
-		b7 = fmaxf(k * (-0.0182f * r - 0.1006f * g + 1.1187f * b), 0);
-		k = tonemap_factor(fmaxf(r7, fmaxf(g7, b7)));
+		r7 = fmaxf(k * (m[0] * r + m[1] * g + m[2] * b), 0);
+		g7 = fmaxf(k * (m[3] * r + m[4] * g + m[5] * b), 0);
+		b7 = fmaxf(k * (m[6] * r + m[7] * g + m[8] * b), 0);
+		k = from->curve == TONEMAP_SDR ? 1 : tonemap_factor(fmaxf(r7, fmaxf(g7, b7)));
 		ret[i] = tonemap_encode(k * r7);
 		ret[i + 1] = tonemap_encode(k * g7);
 		ret[i + 2] = tonemap_encode(k * b7);

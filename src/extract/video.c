@@ -4,12 +4,14 @@
  *
  *  1. kind follows from the streams: a container without video is audio,
  *     whatever its name or brand; a cover picture isn't video.
- *  2. Width and height are as displayed (turned by the display matrix); those
- *     in "video" are as coded.
+ *  2. Width and height are as displayed (square pixels, turned by the display
+ *     matrix); those in "video" are as coded.
  *  3. Dates: QuickTime's creationdate has the place's own time and offset and
  *     wins; creation_time is UTC.  The zero of 1904 or 1970 is no date.
  */
+#include "extract/cut.h"
 #include "extract/media.h"
+#include "extract/picture.h"
 #include "extract/poster.h"
 #include "extract/text.h"
 
@@ -97,6 +99,19 @@ video_read_tags(const struct media *media)
 		m->has_position = m->has_altitude = false;
 }
 
+/* Pixels that are wide or narrow: the lines are as long as a screen shows them. */
+static uint32_t
+video_square(const struct media *media, uint32_t width)
+{
+	AVStream *s = media->format->streams[media->video];
+	AVRational aspect = av_guess_sample_aspect_ratio(media->format, s, NULL);
+
+	if (!picture_aspect_ok(aspect))
+		return width;
+	width = (uint32_t)lrint(width * av_q2d(aspect));
+	return width > 0 ? width : 1;
+}
+
 static void
 video_read_stream(const struct media *media)
 {
@@ -106,6 +121,7 @@ video_read_stream(const struct media *media)
 	const AVCodecParameters *p = s->codecpar;
 	struct meta *m = &media->job->meta;
 	AVRational rate = s->avg_frame_rate.num > 0 ? s->avg_frame_rate : s->r_frame_rate;
+	uint32_t width;
 
 	(void)snprintf(m->video.codec, sizeof(m->video.codec), "%s",
 	    avcodec_get_name(p->codec_id));
@@ -114,8 +130,9 @@ video_read_stream(const struct media *media)
 		m->video.height = (uint32_t)p->height;
 	}
 	m->video.rotation = turns[media_orientation(s)];
-	m->width = m->video.rotation % 180 != 0 ? m->video.height : m->video.width;
-	m->height = m->video.rotation % 180 != 0 ? m->video.width : m->video.height;
+	width = video_square(media, m->video.width);
+	m->width = m->video.rotation % 180 != 0 ? m->video.height : width;
+	m->height = m->video.rotation % 180 != 0 ? width : m->video.height;
 	if (rate.num > 0 && rate.den > 0)
 		m->video.frame_rate = av_q2d(rate);
 	m->video.bit_rate = p->bit_rate;
@@ -159,9 +176,9 @@ video_within_limits(const struct media *media)
 	const struct extract_limits *l = media->job->limits;
 	struct meta *m = &media->job->meta;
 
-	if ((uint64_t)m->width * m->height > l->video_pixels)
+	if ((uint64_t)m->video.width * m->video.height > l->video_pixels)
 		meta_fail(m, EXTRACT_AT_LIMIT, "too-large", "%u x %u pixels, more than %ju",
-		    m->width, m->height, (uintmax_t)l->video_pixels);
+		    m->video.width, m->video.height, (uintmax_t)l->video_pixels);
 	else if (m->has_duration && m->duration > l->video_s)
 		meta_fail(m, EXTRACT_AT_LIMIT, "too-large", "%.0f s, more than %u", m->duration,
 		    l->video_s);
@@ -197,7 +214,7 @@ video_extract(struct job *j)
 		}
 	}
 	/* What is there has been derived; that there was more has to be said. */
-	if (media_cut_short(&media))
+	if (cut_short(&media))
 		meta_cut_short(m, m->kind == META_AUDIO ? EXTRACT_AT_AUDIO : EXTRACT_AT_VIDEO,
 		    "the file ends before its container does");
 	media_close(&media);
