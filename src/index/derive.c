@@ -182,3 +182,17 @@ index_derive_below(struct index *ix, uint64_t dir, int64_t due)
 	    clock_wall_ns(), due);
 	return db_end(ix, r);
 }
+
+int
+index_derive_outdated(struct index *ix, unsigned version)
+{
+	int64_t now = clock_wall_ns();
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	r = db_change(&ix->writer, "INSERT OR IGNORE INTO work(kind,id,since,due,attempts,stuck,error)"
+	    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE version<>?", "iii", now, now,
+	    (int64_t)version);
+	return db_end(ix, r);
+}

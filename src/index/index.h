@@ -420,5 +420,7 @@ int index_keep_files(struct index *ix, uint64_t keep,
 /* Queue the derivation of every original at or below `dir`, except what is known to be
  * where it belongs already; returns how many. */
 int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
+/* Queue every original that was derived by another version of the pipeline; how many. */
+int index_derive_outdated(struct index *ix, unsigned version);
 
 #endif

@@ -4,6 +4,7 @@
  * the same bytes for the same files.  Written beside and renamed over, and only when it
  * would say something new.
  */
+#include "processor/plain_name.h"
 #include "processor/private.h"
 
 #include "base/cleanup.h"
@@ -28,45 +29,6 @@ struct keep_writer {
 	int64_t mtime;			/* of the newest */
 	size_t n;
 };
-
-/* Is it valid UTF-8?  jansson knows. */
-static json_t *
-utf8_string(const char *text)
-{
-	return json_string(text);
-}
-
-/* Bytes that are no UTF-8 as %XX, and '%' too then. */
-static void
-escape_name(const char *name, struct strbuf *out)
-{
-	const unsigned char *p;
-
-	for (p = (const unsigned char *)name; *p != '\0'; p++) {
-		if (*p >= 0x80 || *p == '%')
-			strbuf_addf(out, "%%%02X", *p);
-		else
-			strbuf_addch(out, (char)*p);
-	}
-}
-
-static void
-base64(const char *name, struct strbuf *out)
-{
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-	const unsigned char *p = (const unsigned char *)name;
-	size_t len = strlen(name), i;
-
-	for (i = 0; i < len; i += 3) {
-		uint32_t v = (uint32_t)p[i] << 16 | (i + 1 < len ? (uint32_t)p[i + 1] << 8 : 0) |
-		    (i + 2 < len ? p[i + 2] : 0);
-
-		strbuf_addch(out, digits[v >> 18]);
-		strbuf_addch(out, digits[v >> 12 & 63]);
-		strbuf_addch(out, i + 1 < len ? digits[v >> 6 & 63] : '=');
-		strbuf_addch(out, i + 2 < len ? digits[v & 63] : '=');
-	}
-}
 
 /* RFC 3339 with nanoseconds, UTC. */
 static void
@@ -102,7 +64,7 @@ keep_file_seen(void *arg, const struct keep_file *f)
 	CLEANUP_STRBUF struct strbuf name = STRBUF_INIT;
 	CLEANUP_STRBUF struct strbuf b64 = STRBUF_INIT;
 	struct keep_writer *w = arg;
-	json_t *derived = json_loads(f->json, 0, NULL), *entry = json_object(), *plain;
+	json_t *derived = json_loads(f->json, 0, NULL), *entry = json_object();
 	char mtime[64];
 
 	format_time(f->inode.mtime, mtime, sizeof(mtime));
@@ -110,13 +72,8 @@ keep_file_seen(void *arg, const struct keep_file *f)
 	(void)json_object_set_new(entry, "mtime", json_string(mtime));
 	(void)json_object_update(entry, derived);
 	json_decref(derived);
-	plain = utf8_string(f->path);
-	if (plain != NULL) {
-		json_decref(plain);
-		strbuf_addstr(&name, f->path);
-	} else {
-		escape_name(f->path, &name);
-		base64(f->path, &b64);
+	if (plain_name(f->path, &name)) {
+		base64_name(f->path, &b64);
 		(void)json_object_set_new(entry, "name_b64", json_string(b64.data));
 	}
 	complete_thumbs(entry, name.data);

@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 
 enum {
-	PIPELINE_VERSION = 1,		/* of what the workers make: a new one derives again */
+	PIPELINE_VERSION = 2,		/* of what the workers make: a new one derives again */
 	RINGS_MAX = 8192,
 	JOBS_MAX = 64,
 };

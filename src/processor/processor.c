@@ -310,6 +310,10 @@ processor_new(const struct processor_options *opt, struct processor **ret_p, str
 			    "fs.inotify.max_user_watches, or set inotify=off", strerror(-r));
 	}
 	if (r == 0) {
+		int n = index_derive_outdated(p->ix, PIPELINE_VERSION);
+
+		if (n > 0)
+			log_info("%d files are derived again: this version does it differently", n);
 		r = -pthread_create(&p->thread, NULL, processor_run, p);
 		p->thread_runs = r == 0;
 	}

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Derivation through the real mount: thumbnails, meta.json, and how they follow their originals."""
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
+import sqlite3
 import stat
 import time
 
@@ -584,6 +586,23 @@ def test_work_goes_on_after_a_kill(new_mount):
     assert set(meta_of(keep)["files"]) == {f"p{n}.jpg" for n in range(12)}
     for n in range(12):
         assert thumbs_of(keep, f"p{n}.jpg") == sorted(SIZES)
+
+
+def test_a_new_pipeline_derives_again(keep):
+    """What another version made is made anew after an upgrade, and only that."""
+    mount, folder = keep
+    put(folder, "orient_6.jpg", "b.jpg")
+    mount.sync(derived=True)
+    before = {name: (folder / "thumbs" / name / "256.webp").stat().st_ino for name in ("a.jpg", "b.jpg")}
+    original = (folder / "a.jpg").stat().st_ino
+    mount.umount()
+    with contextlib.closing(sqlite3.connect(mount.state_dir / "index.db")) as db, db:
+        assert db.execute("update derivation set version=version-1 where ino=?", (original,)).rowcount == 1
+    mount.start()
+    mount.sync(derived=True)
+    after = {name: (folder / "thumbs" / name / "256.webp").stat().st_ino for name in before}
+    assert after["a.jpg"] != before["a.jpg"] and after["b.jpg"] == before["b.jpg"]
+    assert set(meta_of(folder)["files"]) == set(before)
 
 
 def test_same_input_gives_same_bytes(new_mount):
