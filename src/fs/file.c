@@ -59,6 +59,9 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 	if (r == 0)
 		r = core_create(req_core(req), parent, name, mode, fi->flags, &who, &h, &attr);
+	/* The processor made it since the kernel looked: it looks again, and opens what is there. */
+	if (r == -EEXIST && (fi->flags & O_EXCL) == 0)
+		r = -ESTALE;
 	if (r < 0) {
 		reply(req, r);
 		return;

@@ -420,6 +420,8 @@ int index_keep_files(struct index *ix, uint64_t keep,
 /* Queue the derivation of every original at or below `dir`, except what is known to be
  * where it belongs already; returns how many. */
 int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
+/* The derivatives of what is at or below `top` are gone: queue it, to be decoded again. */
+int index_derive_again(struct index *ix, uint64_t top, int64_t due);
 /* Queue every original that was derived by another version of the pipeline; how many. */
 int index_derive_outdated(struct index *ix, unsigned version);
 

@@ -99,20 +99,17 @@ take_rings(struct processor *p, uint64_t *inos, size_t max, size_t *ret_n)
 	return next;
 }
 
-/* Derive again what stands in thumbs/<path>, or write meta.json (path NULL), at `due`. */
+/* Derive again, at `due`, what stands below thumbs/: the photo at `path` of the keep, or with
+ * `below` all that is in that folder. */
 static void
-make_again(struct processor *p, const struct keep_path *k, const char *path, int64_t due)
+make_again(struct processor *p, const struct keep_path *k, const char *path, bool below, int64_t due)
 {
 	struct inode original;
 	char *full = NULL;
 
-	if (path == NULL) {
-		(void)index_keep_touch(p->ix, k->ino, due);
-	} else if (asprintf(&full, "circles/%s/keeps/%s/%s", k->circle, k->keep, path) > 0 &&
-	    core_resolve(p->core, full, &original) == 0 && S_ISREG(original.mode)) {
-		(void)index_derived_forget(p->ix, original.ino);
-		(void)index_work_add(p->ix, WORK_DERIVE, original.ino, due);
-	}
+	if (asprintf(&full, "circles/%s/keeps/%s/%s", k->circle, k->keep, path) > 0 &&
+	    core_resolve(p->core, full, &original) == 0 && (below || S_ISREG(original.mode)))
+		(void)index_derive_again(p->ix, original.ino, due);
 	free(full);
 }
 
@@ -120,6 +117,7 @@ make_again(struct processor *p, const struct keep_path *k, const char *path, int
 static void
 restore_derived(struct processor *p, const struct inode *inode)
 {
+	int64_t now = clock_wall_ns();
 	struct keep_path k;
 	char *slash;
 
@@ -128,8 +126,25 @@ restore_derived(struct processor *p, const struct inode *inode)
 	slash = strrchr(k.rest, '/');
 	if (slash != NULL)
 		*slash = '\0';
-	make_again(p, &k, strncmp(k.rest, "thumbs/", 7) == 0 ? k.rest + 7 : NULL, clock_wall_ns());
+	if (strncmp(k.rest, "thumbs/", 7) == 0)
+		make_again(p, &k, k.rest + 7, false, now);
+	else
+		(void)index_keep_touch(p->ix, k.ino, now);
 	keep_path_release(&k);
+}
+
+/* thumbs/<path>/<name> is gone: a thumbnail of the photo at `path`, or all of those that stand
+ * in a folder. */
+static void
+thumbs_gone(struct processor *p, const struct keep_path *k, const char *path, const char *name,
+    int64_t due)
+{
+	char *both = NULL;
+
+	make_again(p, k, path, false, due);
+	if (asprintf(&both, "%s/%s", path, name) > 0)
+		make_again(p, k, both, true, due);
+	free(both);
 }
 
 void
@@ -142,11 +157,13 @@ processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
 	if (core_keep_path(p->core, parent, &k) < 0)
 		return;
 	if (strncmp(k.rest, "thumbs/", 7) == 0)
-		make_again(p, &k, k.rest + 7, due);
+		thumbs_gone(p, &k, k.rest + 7, name, due);
 	else if (strcmp(k.rest, "thumbs") == 0)
-		make_again(p, &k, name, due);
+		make_again(p, &k, name, true, due);
+	else if (k.rest[0] == '\0' && strcmp(name, "thumbs") == 0)
+		make_again(p, &k, "", true, due);
 	else if (k.rest[0] == '\0' && strcmp(name, "meta.json") == 0)
-		make_again(p, &k, NULL, due);
+		(void)index_keep_touch(p->ix, k.ino, due);
 	keep_path_release(&k);
 	lock_take(&p->lock);
 	p->ask = true;

@@ -432,6 +432,20 @@ def test_removed_derivatives_come_back(keep):
     wait_until(lambda: thumbs_of(folder, "a.jpg") == sorted(SIZES) and (folder / "meta.json").exists())
 
 
+def test_a_folder_of_thumbnails_moved_away_is_made_again(keep):
+    """What was moved is the user's, and processed as such."""
+    mount, folder = keep
+    (folder / "sub").mkdir()
+    put(folder, "orient_6.jpg", "sub/b.jpg")
+    mount.sync(derived=True)
+    for away in ("thumbs/sub", "thumbs"):
+        os.rename(folder / away, folder / "away")
+        wait_until(lambda: thumbs_of(folder, "a.jpg") == thumbs_of(folder, "sub/b.jpg") == sorted(SIZES))
+        run("rm", "-r", folder / "away")
+        mount.sync(derived=True)
+        assert set(meta_of(folder)["files"]) == {"a.jpg", "sub/b.jpg"}
+
+
 def test_meta_json_is_taken(keep):
     """Django's O_EXCL finds another name; a restore may write over it and is derived again."""
     mount, folder = keep
