@@ -297,7 +297,7 @@ struct index_status {
 };
 int index_status(struct index *ix, struct index_status *ret_status);
 
-/* ---- objects (object.c) ---- */
+/* ---- objects (object.c, transfer.c) ---- */
 
 enum object_status {
 	OBJECT_PUTTING = 1,		/* owned; nothing confirmed yet */
