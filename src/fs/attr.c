@@ -62,32 +62,23 @@ op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_attr(req, &attr);
 }
 
-static void
-setattr_run(fuse_req_t req, fuse_ino_t ino, unsigned set, const struct inode *to)
-{
-	struct attr attr;
-	int r = core_setattr(req_core(req), ino, set, to, &attr);
-
-	if (r < 0)
-		reply(req, r);
-	else
-		reply_attr(req, &attr);
-}
-
-struct slow_setattr {
-	fuse_req_t req;
+struct setattr_call {
 	fuse_ino_t ino;
 	unsigned set;
 	struct inode to;
 };
 
 static void
-slow_setattr_run(void *arg)
+setattr_run(fuse_req_t req, const void *arg)
 {
-	struct slow_setattr *s = arg;
+	const struct setattr_call *call = arg;
+	struct attr attr;
+	int r = core_setattr(req_core(req), call->ino, call->set, &call->to, &attr);
 
-	setattr_run(s->req, s->ino, s->set, &s->to);
-	free(s);
+	if (r < 0)
+		reply(req, r);
+	else
+		reply_attr(req, &attr);
 }
 
 void
@@ -100,39 +91,28 @@ op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct f
 		{ FUSE_SET_ATTR_MTIME, SET_MTIME }, { FUSE_SET_ATTR_MTIME_NOW, SET_MTIME },
 	};
 	int64_t now = clock_wall_ns();
-	struct inode to = { .mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
+	struct setattr_call call = { .ino = ino, .to = {
+		.mode = st->st_mode, .uid = st->st_uid, .gid = st->st_gid,
 		.size = (uint64_t)st->st_size, .atime = timespec_to_ns(st->st_atim),
-		.mtime = timespec_to_ns(st->st_mtim) };
+		.mtime = timespec_to_ns(st->st_mtim) } };
 	enum core_wait wait = WAITS_FOR_NOTHING;
-	struct slow_setattr *slow;
-	unsigned set = 0;
 	size_t i;
 
 	(void)fi;
 	for (i = 0; i < sizeof(map) / sizeof(map[0]); i++)
 		if ((to_set & map[i].fuse) != 0)
-			set |= map[i].core;
+			call.set |= map[i].core;
 	if ((to_set & FUSE_SET_ATTR_ATIME_NOW) != 0)
-		to.atime = now;
+		call.to.atime = now;
 	if ((to_set & FUSE_SET_ATTR_MTIME_NOW) != 0)
-		to.mtime = now;
+		call.to.mtime = now;
 	/* With KILLPRIV_V2 an empty set asks to clear setuid and setgid after a write; a truncate by
 	 * somebody without privilege does it too. */
-	if (set == 0 || ((set & SET_SIZE) != 0 && fuse_req_ctx(req)->uid != 0))
-		set |= SET_KILL_PRIV;
-	if ((set & SET_SIZE) != 0)
+	if (call.set == 0 || ((call.set & SET_SIZE) != 0 && fuse_req_ctx(req)->uid != 0))
+		call.set |= SET_KILL_PRIV;
+	if ((call.set & SET_SIZE) != 0)
 		wait = core_open_waits(req_core(req), ino, O_WRONLY);
-	slow = wait == WAITS_FOR_NOTHING ? NULL : malloc(sizeof(*slow));
-	if (slow != NULL) {
-		*slow = (struct slow_setattr){ req, ino, set, to };
-		if (later(req, wait, slow_setattr_run, slow))
-			return;
-		free(slow);
-	}
-	if (wait == WAITS_FOR_STORE)
-		reply(req, -EAGAIN);
-	else
-		setattr_run(req, ino, set, &to);
+	answer(req, wait, setattr_run, &call, sizeof(call));
 }
 
 static void
@@ -175,51 +155,36 @@ op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		free(buf);
 }
 
-struct slow_setxattr {
-	fuse_req_t req;
+struct setxattr_call {
 	fuse_ino_t ino;
 	size_t size;
-	char text[];			/* name, NUL, value */
+	char name[256], value[256];
 };
 
 static void
-slow_setxattr_run(void *arg)
+setxattr_run(fuse_req_t req, const void *arg)
 {
-	struct slow_setxattr *s = arg;
+	const struct setxattr_call *call = arg;
 
-	reply(s->req, core_setxattr(req_core(s->req), s->ino, s->text, s->text + strlen(s->text) + 1,
-	    s->size, 0));
-	free(s);
+	reply(req, core_setxattr(req_core(req), call->ino, call->name, call->value, call->size, 0));
 }
 
-/* user.tbfs.sync waits for the store. */
-static bool
-setxattr_later(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size)
-{
-	size_t len = strlen(name) + 1;
-	struct slow_setxattr *s = malloc(sizeof(*s) + len + size);
-
-	if (s == NULL)
-		return false;
-	*s = (struct slow_setxattr){ req, ino, size };
-	memcpy(s->text, name, len);
-	memcpy(s->text + len, value, size);
-	if (later(req, WAITS_FOR_STORE, slow_setxattr_run, s))
-		return true;
-	free(s);
-	return false;
-}
-
+/* tbfs's own ask for something that may wait for the store (user.tbfs.sync). */
 void
 op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
     int flags)
 {
-	bool waits = strncmp(name, "user.tbfs.", 10) == 0;
+	struct setxattr_call call = { .ino = ino, .size = size };
 
-	if (!waits)
+	if (strncmp(name, "user.tbfs.", 10) != 0) {
 		reply(req, core_setxattr(req_core(req), ino, name, value, size, flags));
-	else if (!setxattr_later(req, ino, name, value, size))
-		reply(req, -EAGAIN);
+	} else if (strlen(name) >= sizeof(call.name) || size > sizeof(call.value)) {
+		reply(req, -EINVAL);
+	} else {
+		strcpy(call.name, name);
+		memcpy(call.value, value, size);
+		answer(req, WAITS_FOR_STORE, setxattr_run, &call, sizeof(call));
+	}
 }
 
 void

@@ -160,9 +160,10 @@ op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 }
 
 static void
-fsyncdir_run(void *arg)
+fsyncdir_run(fuse_req_t req, const void *arg)
 {
-	reply(arg, core_fsyncdir(req_core(arg)));
+	(void)arg;
+	reply(req, core_fsyncdir(req_core(req)));
 }
 
 void
@@ -171,6 +172,5 @@ op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info 
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	if (!later(req, WAITS_FOR_DISK, fsyncdir_run, req))
-		fsyncdir_run(req);
+	answer(req, WAITS_FOR_DISK, fsyncdir_run, NULL, 0);
 }

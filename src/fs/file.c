@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -76,65 +75,46 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	passthrough_reply_create(req, &e, fi, backing);
 }
 
-static void
-open_run(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-	struct caller who = req_caller(req);
-	struct handle *h;
-	int32_t backing;
-	int r = core_open(req_core(req), ino, fi->flags, &h);
-
-	if (r < 0) {
-		reply(req, r);
-		return;
-	}
-	if ((fi->flags & O_TRUNC) != 0)
-		core_written(req_core(req), h, &who);
-	/* Stores to a mapping move times without the kernel's FUSE noticing: from here on it asks.
-	 * This one waits for no request and no lock, and is in force when the answer arrives. */
-	if (h->was_still)
-		fs_attr_changed(req_fs(req), ino);
-	r = prepare(req_fs(req), h, h->writer, fi, &backing);
-	if (r < 0) {
-		reply(req, r);
-		return;
-	}
-	/* Nothing to say at close when nothing can have been written. */
-	passthrough_reply_open(req, fi, backing, !h->writer);
-}
-
-struct slow_open {
-	fuse_req_t req;
+struct open_call {
 	fuse_ino_t ino;
 	struct fuse_file_info fi;
 };
 
 static void
-slow_open_run(void *arg)
+open_run(fuse_req_t req, const void *arg)
 {
-	struct slow_open *s = arg;
+	const struct open_call *call = arg;
+	struct fuse_file_info fi = call->fi;
+	struct caller who = req_caller(req);
+	struct handle *h;
+	int32_t backing;
+	int r = core_open(req_core(req), call->ino, fi.flags, &h);
 
-	open_run(s->req, s->ino, &s->fi);
-	free(s);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
+	if ((fi.flags & O_TRUNC) != 0)
+		core_written(req_core(req), h, &who);
+	/* Stores to a mapping move times without the kernel's FUSE noticing: from here on it asks.
+	 * This one waits for no request and no lock, and is in force when the answer arrives. */
+	if (h->was_still)
+		fs_attr_changed(req_fs(req), call->ino);
+	r = prepare(req_fs(req), h, h->writer, &fi, &backing);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
+	/* Nothing to say at close when nothing can have been written. */
+	passthrough_reply_open(req, &fi, backing, !h->writer);
 }
 
 void
 op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	enum core_wait wait = core_open_waits(req_core(req), ino, fi->flags);
-	struct slow_open *slow = wait == WAITS_FOR_NOTHING ? NULL : malloc(sizeof(*slow));
+	struct open_call call = { ino, *fi };
 
-	if (slow != NULL) {
-		*slow = (struct slow_open){ req, ino, *fi };
-		if (later(req, wait, slow_open_run, slow))
-			return;
-		free(slow);
-	}
-	/* The loop never waits for a store. */
-	if (wait == WAITS_FOR_STORE)
-		reply(req, -EAGAIN);
-	else
-		open_run(req, ino, fi);
+	answer(req, core_open_waits(req_core(req), ino, fi->flags), open_run, &call, sizeof(call));
 }
 
 void
@@ -195,35 +175,26 @@ op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	reply(req, 0);
 }
 
-struct slow_fsync {
-	fuse_req_t req;
+struct fsync_call {
 	struct handle *h;
 	bool datasync;
 };
 
 static void
-slow_fsync_run(void *arg)
+fsync_run(fuse_req_t req, const void *arg)
 {
-	struct slow_fsync *s = arg;
+	const struct fsync_call *call = arg;
 
-	reply(s->req, core_fsync(req_core(s->req), s->h, s->datasync));
-	free(s);
+	reply(req, core_fsync(req_core(req), call->h, call->datasync));
 }
 
-/* Waits for the disk: not in the loop. */
 void
 op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	struct slow_fsync *s = malloc(sizeof(*s));
+	struct fsync_call call = { fi_handle(fi), datasync != 0 };
 
 	(void)ino;
-	if (s != NULL) {
-		*s = (struct slow_fsync){ req, fi_handle(fi), datasync != 0 };
-		if (later(req, WAITS_FOR_DISK, slow_fsync_run, s))
-			return;
-		free(s);
-	}
-	reply(req, core_fsync(req_core(req), fi_handle(fi), datasync != 0));
+	answer(req, WAITS_FOR_DISK, fsync_run, &call, sizeof(call));
 }
 
 void

@@ -31,9 +31,7 @@ struct fs {
 	pthread_t *threads;
 	pthread_t notifier;
 	bool notifier_runs;
-	/* Requests that may take long leave the loop: those that wait for the local disk, and those
-	 * that wait for a store, which may be down, apart. */
-	struct jobq *slow, *remote;
+	struct jobq *slow, *remote;	/* requests that wait for the disk, and for a store */
 	_Atomic uint64_t requests, passthrough_opens, daemon_opens;
 	struct lock note_lock;		/* RANK_QUEUE: the four below */
 	pthread_cond_t noted;
@@ -68,21 +66,19 @@ req_caller(fuse_req_t req)
 	return (struct caller){ .uid = ctx->uid, .gid = ctx->gid, .umask = ctx->umask };
 }
 
-/* Have fn(arg) answer the request later.  False: nobody takes it. */
-static inline bool
-later(fuse_req_t req, enum core_wait wait, void (*fn)(void *arg), void *arg)
-{
-	struct fs *fs = req_fs(req);
-
-	return jobq_put(wait == WAITS_FOR_STORE ? fs->remote : fs->slow, fn, arg) == 0;
-}
-
 /* 0 or -errno. */
 static inline void
 reply(fuse_req_t req, int r)
 {
 	(void)fuse_reply_err(req, r < 0 ? -r : 0);
 }
+
+/* slow.c */
+
+/* Have fn answer the request: at once, or with a copy of the `size` bytes at arg where waiting
+ * holds up nobody.  EAGAIN when too many wait for a store already. */
+void answer(fuse_req_t req, enum core_wait wait, void (*fn)(fuse_req_t req, const void *arg),
+    const void *arg, size_t size);
 
 /* attr.c */
 double attr_timeout(const struct attr *attr);
