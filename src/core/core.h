@@ -77,6 +77,7 @@ void core_set_quiet(struct core *c, int64_t quiet_period, int64_t temp_delay);
 struct missing;
 struct recovery {
 	bool power_cut;
+	bool behind;			/* the index lacks commits that it had */
 	struct missing *missing;	/* during the recovery */
 	uint64_t open, torn, rehydrate, dropped, restored, freed;
 };

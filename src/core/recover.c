@@ -14,7 +14,8 @@
  *  STORED                       differs, else             OPEN with a new generation
  *  STORED                       missing                   REMOTE
  *  none, the index is new       exists                    restored by its place, or lost+found
- *  none                         exists                    lost+found
+ *  none, the daemon only died   exists                    the same: the index has lost its last commits
+ *  none, power cut              exists                    lost+found
  *  none, unlinked               exists                    removed
  *  REMOTE                       exists                    staged file freed
  *
@@ -236,9 +237,10 @@ struct lost {
 	struct recovery *rec;
 };
 
-/* A row whose staged file has moved on to the name of a missing one. */
+/* A row whose staged file has moved on: to the name of a missing one, or, when the index is
+ * behind, to a free one. */
 static int
-follow_place(struct core *c, struct missing *m, const struct inode *inode)
+follow_place(struct core *c, const struct recovery *rec, const struct inode *inode)
 {
 	struct quiet quiet = quiet_for(c, NULL);
 	char name[INDEX_NAME_MAX + 1];
@@ -251,10 +253,23 @@ follow_place(struct core *c, struct missing *m, const struct inode *inode)
 	    index_place(c->ix, inode->ino, &parent, name) < 0 ||
 	    (parent == place.parent && strcmp(name, place.name) == 0))
 		return 0;
-	r = missing_yield(c, m, place.parent, place.name);
-	if (r <= 0)
+	r = missing_yield(c, rec->missing, place.parent, place.name);
+	if (r < 0 || (r == 0 && !rec->behind))
 		return r;
-	return index_rename(c->ix, parent, name, place.parent, place.name, 0, &quiet, &done);
+	/* Which of a hard link's names is noted doesn't say that it was renamed. */
+	if (r == 0 && !S_ISDIR(inode->mode) && inode->nlink > 1)
+		return 0;
+	r = index_rename(c->ix, parent, name, place.parent, place.name, INDEX_NOREPLACE, &quiet, &done);
+	return r == -EEXIST || r == -ENOENT || r == -EINVAL ? 0 : r;
+}
+
+static int
+follow_one(void *arg, uint64_t ino)
+{
+	const struct lost *l = arg;
+	struct inode inode;
+
+	return index_get(l->c->ix, ino, &inode) < 0 ? 0 : follow_place(l->c, l->rec, &inode);
 }
 
 static int
@@ -267,7 +282,7 @@ collect_lost(void *arg, uint64_t ino)
 
 	index_ino_above(l->c->ix, ino);
 	if (r == 0 && l->rec->missing->n > 0)
-		r = follow_place(l->c, l->rec->missing, &inode);
+		r = follow_place(l->c, l->rec, &inode);
 	if (r == 0 && inode.state == OBJECT_REMOTE) {
 		l->rec->freed++;
 		return index_work_add(l->c->ix, WORK_FREE, ino, clock_wall_ns());
@@ -329,8 +344,9 @@ lost_inode(const struct staging_place *place, uint64_t ino, const struct stat *s
 
 /* Put one back: 1 done, 0 its parent isn't there (yet). */
 static int
-restore_one(struct core *c, struct missing *missing, uint64_t ino, bool last_chance)
+restore_one(struct core *c, struct recovery *rec, uint64_t ino, bool last_chance)
 {
+	bool by_place = index_is_new(c->ix) || rec->behind;
 	struct staging_place place = { .mode = S_IFREG | 0600 };
 	struct inode inode, parent;
 	struct stat st;
@@ -346,19 +362,19 @@ restore_one(struct core *c, struct missing *missing, uint64_t ino, bool last_cha
 		return r < 0 ? r : 1;
 	}
 	lost_inode(&place, ino, &st, &inode);
-	/* Names come back when the index is lost; beside an index that knows better they don't,
+	/* Names come back when the index is lost or behind; beside one that knows better they don't,
 	 * unless the bytes of who has the name are gone. */
-	r = p == 0 ? missing_yield(c, missing, place.parent, place.name) : 0;
+	r = p == 0 ? missing_yield(c, rec->missing, place.parent, place.name) : 0;
 	if (r < 0)
 		return r;
-	if (p == 0 && (r > 0 || index_is_new(c->ix)) && index_get(c->ix, place.parent, &parent) == 0) {
+	if (p == 0 && (r > 0 || by_place) && index_get(c->ix, place.parent, &parent) == 0) {
 		r = index_restore(c->ix, &inode, place.parent, place.name);
 		if (r == 0)
 			return 1;
 		if (r != -EEXIST && r != -ENOTDIR && r != -ENOENT)
 			return r;
 	}
-	if (!last_chance && index_is_new(c->ix))
+	if (!last_chance && by_place)
 		return 0;
 	r = lost_and_found(c, &found);
 	(void)snprintf(name, sizeof(name), "%ju", (uintmax_t)ino);
@@ -381,7 +397,7 @@ restore_lost(struct core *c, struct lost *l)
 		for (i = 0; i < l->n; i++) {
 			if (l->inos[i] == 0)
 				continue;
-			r = restore_one(c, l->rec->missing, l->inos[i], !progress);
+			r = restore_one(c, l->rec, l->inos[i], !progress);
 			if (r < 0)
 				return r;
 			if (r == 0)
@@ -412,8 +428,16 @@ core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
 		r = recover_state(c, OBJECT_STORED, &rec, recover_stored);
 	if (r >= 0 && (end != INDEX_ENDED_WELL || index_is_new(c->ix) || missing.n > 0))
 		r = staging_scan(c->st, collect_lost, &lost);
+	/* No power failed, so nothing of what was committed can be missing from the index, unless
+	 * somebody cut its log off. */
+	rec.behind = end == INDEX_KILLED && !index_is_new(c->ix) && lost.n > 0;
+	if (rec.behind)
+		log_err("the index has lost its last changes (its log is damaged): %zu files that it doesn't "
+		    "know are put back by what is noted beside their bytes", lost.n);
 	if (r >= 0)
 		r = restore_lost(c, &lost);
+	if (r >= 0 && rec.behind)
+		r = staging_scan(c->st, follow_one, &lost);
 	for (i = 0; i < missing.n && r >= 0; i++)
 		r = missing_end(c, &missing.rows[i], &rec);
 	missing.n = 0;

@@ -294,6 +294,36 @@ def test_corrupt_index_is_set_aside_never_overwritten(filled, damage):
     assert len(filled.objects()) == 20
 
 
+@pytest.mark.parametrize("damage", ["cut to a tenth", "cut to a half", "cut to nine tenths", "a page in the middle", "deleted"])
+def test_damage_to_the_indexs_log_loses_no_file_and_no_name(new_mount, damage):
+    """SQLite takes a log that ends early for a shorter log: what closed files say of themselves tells."""
+    mount = new_mount(derived="off").start()
+    for n in range(60):
+        (mount.path / f"d{n % 3}").mkdir(exist_ok=True)
+        write(mount.path / f"d{n % 3}" / f"f{n}", noise(2000, n))
+        if n == 30:
+            mount.sync()
+    os.rename(mount.path / "d1", mount.path / "renamed")
+    want = mount.files()
+    mount.kill()
+    path = mount.state_dir / "index.db-wal"
+    log = bytearray(read(path))
+    assert len(log) > 50_000, "nothing to damage"
+    if damage == "deleted":
+        path.unlink()
+    elif damage.startswith("cut"):
+        write(path, bytes(log[:int(len(log) * {"tenth": .1, "half": .5, "tenths": .9}[damage.split()[-1]])]))
+    else:
+        log[len(log) // 2:len(log) // 2 + 1000] = noise(1000)
+        write(path, bytes(log))
+    mount.start()
+    assert mount.files() == want
+    assert not (mount.path / "lost+found").exists()
+    if damage != "deleted":
+        assert "the index has lost its last changes" in mount.log_tail()
+    mount.sync()
+
+
 def test_newer_schema_is_refused(filled):
     import sqlite3
     with sqlite3.connect(filled.state_dir / "index.db") as db:
