@@ -202,7 +202,7 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 	if (r < 0)
 		return r;
 	if ((set & (SET_UID | SET_GID | SET_KILL_PRIV)) != 0 && (set & SET_MODE) == 0 &&
-	    S_ISREG(row.mode) && without_privilege(row.mode) != row.mode) {
+	    !S_ISDIR(row.mode) && without_privilege(row.mode) != row.mode) {
 		new.mode = without_privilege(row.mode);
 		mask |= ATTR_MODE;
 	}
