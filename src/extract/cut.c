@@ -8,32 +8,13 @@
  */
 #include "extract/cut.h"
 
+#include "base/bytes.h"
 #include "base/io.h"
 
 #include <string.h>
 
 #define CUT_BOXES_MAX 10000
 #define CUT_XING_TOLERANCE 2048		/* bytes: more than a frame; tags are edited later */
-
-static uint64_t
-cut_be(const uint8_t *p, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	while (bytes-- > 0)
-		n = n << 8 | *p++;
-	return n;
-}
-
-static uint64_t
-cut_le(const uint8_t *p, unsigned bytes)
-{
-	uint64_t n = 0;
-
-	while (bytes-- > 0)
-		n = n << 8 | p[bytes];
-	return n;
-}
 
 /* Exactly len bytes at off. */
 static bool
@@ -68,9 +49,9 @@ cut_boxes(const struct media *media)
 
 		if (pread_full(media->job->fd, b, sizeof(b), off) < 8)
 			return !index || !data;
-		n = cut_be(b, 4);
+		n = get_be(b, 4);
 		if (n == 1)
-			n = cut_be(b + 8, 8);
+			n = get_be(b + 8, 8);
 		if (n < 8)
 			return false;		/* 0: to the end of the file */
 		if (n > size - off)
@@ -93,7 +74,7 @@ cut_ebml_size(const uint8_t *p, unsigned id, unsigned *ret_head)
 	while (n < 8 && (*p & 0x80 >> (n - 1)) == 0)
 		n++;
 	*ret_head = id + n;
-	size = cut_be(p, n) & ((1ull << 7 * n) - 1);
+	size = get_be(p, n) & ((1ull << 7 * n) - 1);
 	return size == (1ull << 7 * n) - 1 ? UINT64_MAX : size;
 }
 
@@ -113,7 +94,7 @@ cut_segment(const struct media *media)
 	at += head;
 	if (!cut_read(media, at, b, sizeof(b)))
 		return true;
-	if (cut_be(b, 4) != 0x18538067)
+	if (get_be(b, 4) != 0x18538067)
 		return false;
 	n = cut_ebml_size(b, 4, &head);
 	return n != UINT64_MAX && n > media->job->size - at - head;
@@ -132,11 +113,11 @@ cut_chunks(const struct media *media, bool big)
 
 	if (!cut_read(media, 0, b, sizeof(b)))
 		return true;
-	n = big ? cut_be(b + 4, 4) : cut_le(b + 4, 4);
+	n = big ? get_be(b + 4, 4) : get_le(b + 4, 4);
 	if (n >= 1u << 31 || 8 + n <= size)
 		return false;
 	for (i = 0; i < CUT_BOXES_MAX && cut_read(media, off, b, sizeof(b)); i++) {
-		uint64_t chunk = big ? cut_be(b + 4, 4) : cut_le(b + 4, 4);
+		uint64_t chunk = big ? get_be(b + 4, 4) : get_le(b + 4, 4);
 
 		if (chunk > size - off - 8)
 			return true;
@@ -149,14 +130,13 @@ cut_chunks(const struct media *media, bool big)
 static bool
 cut_xing(const struct media *media)
 {
-	uint64_t off = 0;
+	uint64_t off;
 	size_t side;
 	uint8_t b[64];
 
 	if (!cut_read(media, 0, b, 10))
 		return false;
-	if (memcmp(b, "ID3", 3) == 0)
-		off = 10 + ((uint64_t)b[6] << 21 | (uint64_t)b[7] << 14 | (uint64_t)b[8] << 7 | b[9]);
+	off = sniff_id3(b, 10);
 	if (!cut_read(media, off, b, sizeof(b)) || b[0] != 0xff || (b[1] & 0xe0) != 0xe0)
 		return false;
 	/* Side information: MPEG-1 has 32 bytes, 17 in mono; MPEG-2 17, and 9. */
@@ -168,30 +148,24 @@ cut_xing(const struct media *media)
 		return false;
 	if ((b[11 + side] & 3) != 3)		/* frames and bytes are there */
 		return false;
-	return off + cut_be(b + 16 + side, 4) > media->job->size + CUT_XING_TOLERANCE;
+	return off + get_be(b + 16 + side, 4) > media->job->size + CUT_XING_TOLERANCE;
 }
 
-/* ASF: the file properties object, unless it was broadcast. */
+/* ASF: the data object, which follows the header; 0 if it was broadcast. */
 static bool
 cut_asf(const struct media *media)
 {
-	static const uint8_t properties[16] = { 0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11,
-		0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65 };
-	uint64_t off = 30, n;
-	unsigned i;
+	static const uint8_t data[16] = { 0x36, 0x26, 0xb2, 0x75, 0x8e, 0x66, 0xcf, 0x11, 0xa6, 0xd9,
+		0x00, 0xaa, 0x00, 0x62, 0xce, 0x6c };
+	uint64_t size = media->job->size, head;
+	uint8_t b[24];
 
-	for (i = 0; i < 100; i++, off += n) {
-		uint8_t b[92];
-
-		if (!cut_read(media, off, b, sizeof(b)))
-			return false;
-		n = cut_le(b + 16, 8);
-		if (memcmp(b, properties, sizeof(properties)) == 0)
-			return (b[88] & 1) == 0 && cut_le(b + 40, 8) > media->job->size;
-		if (n < 24 || n > media->job->size)
-			return false;
-	}
-	return false;
+	if (!cut_read(media, 0, b, sizeof(b)))
+		return true;
+	head = get_le(b + 16, 8);
+	if (head >= size || !cut_read(media, head, b, sizeof(b)))
+		return true;
+	return memcmp(b, data, sizeof(data)) == 0 && get_le(b + 16, 8) > size - head;
 }
 
 /* FLAC knows its samples: do they go on to the end? */

@@ -14,6 +14,7 @@
  */
 #include "extract/exif.h"
 
+#include "base/bytes.h"
 #include "extract/text.h"
 
 #include <stdio.h>
@@ -26,6 +27,7 @@ enum exif_tag {
 	TAG_SUBFILE_TYPE = 0x00fe,
 	TAG_WIDTH = 0x0100,
 	TAG_HEIGHT = 0x0101,
+	TAG_PHOTOMETRIC = 0x0106,
 	TAG_MAKE = 0x010f,
 	TAG_MODEL = 0x0110,
 	TAG_ORIENTATION = 0x0112,
@@ -82,14 +84,13 @@ exif_at(const struct exif *x, uint64_t off, uint64_t len)
 static uint32_t
 exif_u16(const struct exif *x, const uint8_t *p)
 {
-	return x->big ? (uint32_t)p[0] << 8 | p[1] : (uint32_t)p[1] << 8 | p[0];
+	return x->big ? get_be16(p) : get_le16(p);
 }
 
 static uint32_t
 exif_u32(const struct exif *x, const uint8_t *p)
 {
-	return x->big ? exif_u16(x, p) << 16 | exif_u16(x, p + 2) :
-	    exif_u16(x, p + 2) << 16 | exif_u16(x, p);
+	return x->big ? get_be32(p) : get_le32(p);
 }
 
 /* The first number of a value of an integer type; 0 if it is none. */
@@ -263,43 +264,21 @@ exif_read_photo(const struct exif *x, uint64_t off)
 		(void)text_date(digitized, sub[1], offset[1], x->meta->taken_at);
 }
 
-/* The largest picture among the directories that `v` points to. */
+/* What a directory says of the page that it describes. */
+struct exif_page {
+	uint32_t width, height;
+	uint32_t photometric;
+	bool reduced, dng;
+	struct exif_value sub;		/* where further directories are; count 0: none */
+};
+
 static void
-exif_read_sub(const struct exif *x, const struct exif_value *v, struct exif_picture *ret)
-{
-	uint32_t i, k, tag;
-	struct exif_value e;
-
-	if (v->type != 4 && v->type != 13)
-		return;
-	for (i = 0; i < v->count && i < EXIF_SUB_MAX; i++) {
-		uint32_t off = exif_u32(x, v->data + 4 * (size_t)i), n = exif_entries(x, off);
-		uint32_t width = 0, height = 0;
-
-		for (k = 0; k < n; k++) {
-			if (!exif_entry(x, off, k, &tag, &e))
-				continue;
-			if (tag == TAG_WIDTH)
-				width = exif_number(x, &e);
-			else if (tag == TAG_HEIGHT)
-				height = exif_number(x, &e);
-		}
-		if ((uint64_t)width * height > (uint64_t)ret->width * ret->height) {
-			ret->width = width;
-			ret->height = height;
-		}
-	}
-}
-
-/* Raw files are TIFF files whose first page is marked as a reduced copy of another one. */
-static void
-exif_read_picture(const struct exif *x, uint64_t off, struct exif_picture *ret)
+exif_read_page(const struct exif *x, uint64_t off, struct exif_page *ret)
 {
 	uint32_t i, tag, n = exif_entries(x, off);
-	struct exif_value v, sub = { .count = 0 };
-	bool reduced = false;
+	struct exif_value v;
 
-	*ret = (struct exif_picture){ .width = 0 };
+	*ret = (struct exif_page){ .width = 0 };
 	for (i = 0; i < n; i++) {
 		if (!exif_entry(x, off, i, &tag, &v))
 			continue;
@@ -307,16 +286,38 @@ exif_read_picture(const struct exif *x, uint64_t off, struct exif_picture *ret)
 			ret->width = exif_number(x, &v);
 		else if (tag == TAG_HEIGHT)
 			ret->height = exif_number(x, &v);
+		else if (tag == TAG_PHOTOMETRIC)
+			ret->photometric = exif_number(x, &v);
 		else if (tag == TAG_SUBFILE_TYPE)
-			reduced = (exif_number(x, &v) & 1) != 0;
-		else if (tag == TAG_SUB_IFDS)
-			sub = v;
+			ret->reduced = (exif_number(x, &v) & 1) != 0;
 		else if (tag == TAG_DNG_VERSION)
 			ret->dng = true;
+		else if (tag == TAG_SUB_IFDS && (v.type == 4 || v.type == 13))
+			ret->sub = v;
 	}
-	ret->raw = ret->dng || (reduced && sub.count > 0);
-	if (reduced && sub.count > 0)
-		exif_read_sub(x, &sub, ret);
+}
+
+/*
+ * Raw files are TIFF files whose first page is marked as a reduced copy of another one, or
+ * holds what the sensor saw (colour filter array, linear raw).  The size is then the largest.
+ */
+static void
+exif_read_picture(const struct exif *x, uint64_t off, struct exif_picture *ret)
+{
+	struct exif_page page, sub;
+	uint32_t i;
+
+	exif_read_page(x, off, &page);
+	*ret = (struct exif_picture){ .width = page.width, .height = page.height, .dng = page.dng,
+		.raw = page.dng || (page.reduced && page.sub.count > 0) || page.photometric == 32803 ||
+		    page.photometric == 34892 };
+	for (i = 0; ret->raw && i < page.sub.count && i < EXIF_SUB_MAX; i++) {
+		exif_read_page(x, exif_u32(x, page.sub.data + 4 * (size_t)i), &sub);
+		if ((uint64_t)sub.width * sub.height > (uint64_t)ret->width * ret->height) {
+			ret->width = sub.width;
+			ret->height = sub.height;
+		}
+	}
 }
 
 static void

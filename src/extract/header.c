@@ -8,37 +8,9 @@
  */
 #include "extract/header.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
-
-static uint32_t
-be16(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 8 | p[1];
-}
-
-static uint32_t
-be32(const uint8_t *p)
-{
-	return be16(p) << 16 | be16(p + 2);
-}
-
-static uint32_t
-le16(const uint8_t *p)
-{
-	return (uint32_t)p[1] << 8 | p[0];
-}
-
-static uint32_t
-le24(const uint8_t *p)
-{
-	return (uint32_t)p[2] << 16 | le16(p);
-}
-
-static uint32_t
-le32(const uint8_t *p)
-{
-	return le16(p + 2) << 16 | le16(p);
-}
 
 /* ITU T.81: SOF0–15 without DHT, JPG and DAC. */
 static bool
@@ -52,8 +24,8 @@ static void
 jpeg_segment(unsigned marker, const uint8_t *p, size_t n, struct header *h)
 {
 	if (jpeg_is_sof(marker) && n >= 6 && h->width == 0) {
-		h->height = be16(p + 1);
-		h->width = be16(p + 3);
+		h->height = get_be16(p + 1);
+		h->width = get_be16(p + 3);
 		h->components = p[5];
 		h->progressive = (marker & 3) == 2;
 	} else if (marker == 0xe1 && h->exif == NULL && n > 6 && memcmp(p, "Exif\0", 5) == 0) {
@@ -91,7 +63,7 @@ header_jpeg(const uint8_t *data, size_t len, struct header *ret)
 		}
 		if (marker == 0xda || marker == 0xd9)
 			return;
-		n = be16(data + i + 2);
+		n = get_be16(data + i + 2);
 		if (n < 2 || n > len - i - 2)
 			return;
 		jpeg_segment(marker, data + i + 4, n - 2, ret);
@@ -106,12 +78,12 @@ header_png(const uint8_t *data, size_t len, struct header *ret)
 
 	*ret = (struct header){ .frames = 1 };
 	while (len >= 12 && i <= len - 12) {
-		uint32_t n = be32(data + i);
+		uint32_t n = get_be32(data + i);
 		const uint8_t *type = data + i + 4, *p = data + i + 8;
 
 		if (memcmp(type, "IHDR", 4) == 0 && len - i - 8 >= 8) {
-			ret->width = be32(p);
-			ret->height = be32(p + 4);
+			ret->width = get_be32(p);
+			ret->height = get_be32(p + 4);
 		}
 		if (n > len - i - 12)
 			return;
@@ -131,14 +103,14 @@ static void
 webp_chunk(const uint8_t *type, const uint8_t *p, size_t n, struct header *h)
 {
 	if (memcmp(type, "VP8X", 4) == 0 && n >= 10) {
-		h->width = le24(p + 4) + 1;
-		h->height = le24(p + 7) + 1;
+		h->width = (uint32_t)get_le(p + 4, 3) + 1;
+		h->height = (uint32_t)get_le(p + 7, 3) + 1;
 	} else if (memcmp(type, "VP8 ", 4) == 0 && n >= 10 && h->width == 0) {
-		h->width = le16(p + 6) & 0x3fff;
-		h->height = le16(p + 8) & 0x3fff;
+		h->width = get_le16(p + 6) & 0x3fff;
+		h->height = get_le16(p + 8) & 0x3fff;
 	} else if (memcmp(type, "VP8L", 4) == 0 && n >= 5 && h->width == 0) {
-		h->width = (le32(p + 1) & 0x3fff) + 1;
-		h->height = (le32(p + 1) >> 14 & 0x3fff) + 1;
+		h->width = (get_le32(p + 1) & 0x3fff) + 1;
+		h->height = (get_le32(p + 1) >> 14 & 0x3fff) + 1;
 	} else if (memcmp(type, "ANMF", 4) == 0) {
 		h->frames++;
 	} else if (memcmp(type, "EXIF", 4) == 0 && h->exif == NULL) {
@@ -150,13 +122,13 @@ webp_chunk(const uint8_t *type, const uint8_t *p, size_t n, struct header *h)
 void
 header_webp(const uint8_t *data, size_t len, struct header *ret)
 {
-	size_t i = 12, riff = len >= 12 ? (size_t)le32(data + 4) + 8 : 0;
-	/* What follows the container isn't its. */
-	size_t end = riff < len ? riff : len;
+	size_t i = 12, riff = len >= 12 ? (size_t)get_le32(data + 4) + 8 : 0;
+	/* What follows the container isn't its.  A writer that never came back leaves 0. */
+	size_t end = riff > 12 && riff < len ? riff : len;
 
 	*ret = (struct header){ .frames = 0 };
 	while (end >= 8 && i <= end - 8) {
-		uint32_t n = le32(data + i + 4);
+		uint32_t n = get_le32(data + i + 4);
 		size_t here = end - i - 8;
 
 		webp_chunk(data + i, data + i + 8, n < here ? n : here, ret);
@@ -193,8 +165,8 @@ header_gif(const uint8_t *data, size_t len, struct header *ret)
 
 	*ret = (struct header){ .frames = 0 };
 	if (len >= 13) {
-		ret->width = le16(data + 6);
-		ret->height = le16(data + 8);
+		ret->width = get_le16(data + 6);
+		ret->height = get_le16(data + 8);
 		if ((data[10] & 0x80) != 0)
 			i += 3u << ((data[10] & 7) + 1);
 	}

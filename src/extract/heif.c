@@ -12,6 +12,8 @@
  */
 #include "extract/heif.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
 
 struct span {
@@ -19,23 +21,13 @@ struct span {
 	size_t len;
 };
 
-static uint32_t
-heif_number(const uint8_t *p, unsigned bytes)
-{
-	uint32_t n = 0;
-
-	while (bytes-- > 0)
-		n = n << 8 | *p++;
-	return n;
-}
-
 /* Take `bytes` from the front; false: there aren't as many. */
 static bool
 heif_take(struct span *s, unsigned bytes, uint32_t *ret)
 {
 	if (s->len < bytes)
 		return false;
-	*ret = heif_number(s->p, bytes);
+	*ret = (uint32_t)get_be(s->p, bytes);
 	s->p += bytes;
 	s->len -= bytes;
 	return true;
@@ -49,10 +41,10 @@ heif_next(struct span *chain, const uint8_t **ret_type, struct span *ret)
 
 	if (chain->len < 8)
 		return false;
-	n = heif_number(chain->p, 4);
+	n = get_be32(chain->p);
 	*ret_type = chain->p + 4;
-	if (n == 1 && chain->len >= 16 && heif_number(chain->p + 8, 4) == 0) {
-		n = heif_number(chain->p + 12, 4);
+	if (n == 1 && chain->len >= 16 && get_be32(chain->p + 8) == 0) {
+		n = get_be32(chain->p + 12);
 		head = 16;
 	} else if (n == 0) {
 		n = chain->len;
@@ -104,12 +96,12 @@ heif_look_at(struct span ipco, uint32_t number, struct heif_found *f)
 		f->profile = true;
 	} else if (memcmp(colr.p, "nclx", 4) == 0 && colr.len >= 8) {
 		f->nclx = true;
-		f->primaries = heif_number(colr.p + 4, 2);
-		f->transfer = heif_number(colr.p + 6, 2);
+		f->primaries = get_be16(colr.p + 4);
+		f->transfer = get_be16(colr.p + 6);
 	}
 }
 
-/* All properties of one item. */
+/* All properties of one item: 255 at most, for its first entry is the only one that counts. */
 static void
 heif_walk_item(struct span ipma, struct span ipco, uint32_t wanted, struct heif_found *f)
 {
@@ -128,6 +120,8 @@ heif_walk_item(struct span ipma, struct span ipco, uint32_t wanted, struct heif_
 			if (item == wanted)
 				heif_look_at(ipco, number & (wide == 2 ? 0x7fff : 0x7f), f);
 		}
+		if (item == wanted)
+			return;
 	}
 }
 

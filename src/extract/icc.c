@@ -9,6 +9,8 @@
  */
 #include "extract/icc.h"
 
+#include "base/bytes.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -17,27 +19,21 @@
 /* Makers round differently; the nearest other space (BT.601 625 lines) is 0.005 away. */
 #define ICC_NEAR 0.003
 
-static uint32_t
-icc_u32(const uint8_t *p)
-{
-	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
-}
-
 static double
 icc_fixed(const uint8_t *p)
 {
-	return (int32_t)icc_u32(p) / 65536.0;
+	return (int32_t)get_be32(p) / 65536.0;
 }
 
 /* The tag's data and its length; NULL: not there, or not within the profile. */
 static const uint8_t *
 icc_tag(const uint8_t *profile, size_t len, const char *name, size_t *ret_len)
 {
-	uint32_t n = icc_u32(profile + ICC_HEADER), i;
+	uint32_t n = get_be32(profile + ICC_HEADER), i;
 
 	for (i = 0; i < n && i < ICC_TAGS_MAX && ICC_HEADER + 4 + 12 * ((size_t)i + 1) <= len; i++) {
 		const uint8_t *entry = profile + ICC_HEADER + 4 + 12 * (size_t)i;
-		uint32_t at = icc_u32(entry + 4), size = icc_u32(entry + 8);
+		uint32_t at = get_be32(entry + 4), size = get_be32(entry + 8);
 
 		if (memcmp(entry, name, 4) != 0)
 			continue;
@@ -71,13 +67,13 @@ icc_curve_at(const uint8_t *p, size_t len, double x)
 	if (len >= 12 && memcmp(p, "curv", 4) == 0) {
 		size_t i;
 
-		count = icc_u32(p + 8);
+		count = get_be32(p + 8);
 		if (count == 1 && len >= 14)
-			return pow(x, (p[12] << 8 | p[13]) / 256.0);
+			return pow(x, get_be16(p + 12) / 256.0);
 		if (count < 2 || count > (len - 12) / 2)
 			return -1;
 		i = (size_t)lrint(x * (count - 1));
-		return (p[12 + 2 * i] << 8 | p[13 + 2 * i]) / 65535.0;
+		return get_be16(p + 12 + 2 * i) / 65535.0;
 	}
 	if (len >= 16 && memcmp(p, "para", 4) == 0) {
 		double gamma = icc_fixed(p + 12);
@@ -98,7 +94,7 @@ icc_curve_is_srgb(const uint8_t *profile, size_t len, const char *name)
 	const uint8_t *p = icc_tag(profile, len, name, &n);
 
 	for (i = 0; i < 3; i++)
-		if (p == NULL || fabs(icc_curve_at(p, n, points[i][0]) - points[i][1]) > 0.01)
+		if (p == NULL || !(fabs(icc_curve_at(p, n, points[i][0]) - points[i][1]) <= 0.01))
 			return false;
 	return true;
 }

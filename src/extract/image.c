@@ -19,6 +19,7 @@
 #include "extract/thumb.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/mman.h>
@@ -72,8 +73,10 @@ image_read_heif(struct job *j, struct image *im)
 	const void *exif;
 	size_t exif_len;
 
-	if (!image_open(j, im, vips_heifload_buffer(data, im->len, &im->opened, "fail_on",
-	    VIPS_FAIL_ON_ERROR, NULL)))
+	job_stage(j, EXTRACT_AT_DECODE);
+	/* Sequential: of what is large libvips would make a copy on disk otherwise. */
+	if (!image_open(j, im, vips_heifload_buffer(data, im->len, &im->opened, "access",
+	    VIPS_ACCESS_SEQUENTIAL, "fail_on", VIPS_FAIL_ON_ERROR, NULL)))
 		return false;
 	image_set_size(&j->meta, im->header.width, im->header.height, false);
 	if (vips_image_get_typeof(im->opened, VIPS_META_EXIF_NAME) != 0 &&
@@ -94,10 +97,10 @@ image_set_raw(struct meta *m, bool dng)
 	size_t i;
 
 	if (dng)
-		strcpy(m->mime, "image/x-adobe-dng");
+		(void)snprintf(m->mime, sizeof(m->mime), "image/x-adobe-dng");
 	for (i = 0; i < sizeof(makers) / sizeof(makers[0]) && !dng; i++)
 		if (strncasecmp(m->make, makers[i][0], strlen(makers[i][0])) == 0)
-			strcpy(m->mime, makers[i][1]);
+			(void)snprintf(m->mime, sizeof(m->mime), "%s", makers[i][1]);
 	meta_fail(m, EXTRACT_AT_SNIFF, "unsupported", "a camera's raw file isn't decoded");
 }
 
@@ -117,8 +120,10 @@ image_read_tiff(struct job *j, struct image *im)
 		    j->meta.orientation >= 5);
 		if (picture.raw)
 			image_set_raw(&j->meta, picture.dng);
-		if (picture.raw || picture.width == 0)
-			return !picture.raw;
+		if (picture.raw)
+			return false;
+		if (picture.width == 0)
+			return true;		/* neither ended nor whole: said so */
 	}
 	job_stage(j, EXTRACT_AT_DECODE);
 	if (!image_open(j, im, vips_tiffload_buffer(data, im->len, &im->opened, "access",
@@ -258,7 +263,7 @@ image_derive(struct job *j, struct image *im)
 	/* Decoders fill up with black what a truncated file lacks. */
 	if (im->header.whole)
 		image_send_thumbs(j, im, heif ? 1 : j->meta.orientation);
-	if (!im->header.ended)
+	if (!im->header.ended || !im->header.whole)
 		meta_cut_short(&j->meta, EXTRACT_AT_DECODE, "the file ends too early");
 }
 

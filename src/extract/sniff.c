@@ -270,8 +270,7 @@ sniff_frames(const uint8_t *p, size_t len)
 	return n > 4 && n + 4 <= len && sniff_mpeg_frame(p + n) > 0 ? "audio/mpeg" : NULL;
 }
 
-/* Bytes of the ID3 tag (v2.2–2.4) that begins at p, or 0. */
-static size_t
+size_t
 sniff_id3(const uint8_t *p, size_t len)
 {
 	if (!HAS(0, "ID3") || len < 10 || p[3] < 2 || p[3] > 4 || (p[5] & 15) != 0 ||
@@ -290,20 +289,37 @@ sniff_tagged(const uint8_t *p, size_t len)
 	return mime != NULL ? mime : "audio/mpeg";
 }
 
-/* Streams without a container: MPEG-1 and 2, MPEG-4 part 2; H.264 and H.265 from a
- * parameter set on. */
+/* Is there a NAL unit with this first byte (but for `mask`'s zeros) near the start? */
+static bool
+sniff_nal(const uint8_t *p, size_t len, unsigned mask, unsigned first)
+{
+	size_t i;
+
+	for (i = 0; i + 4 <= len && i < 4096; i++)
+		if (p[i] == 0 && p[i + 1] == 0 && p[i + 2] == 1 && (p[i + 3] & mask) == first)
+			return true;
+	return false;
+}
+
+/* Streams without a container: MPEG-1 and 2, MPEG-4 part 2; H.264 and H.265, which begin with
+ * a delimiter, a message or at once with a parameter set. */
 static const char *
 sniff_elementary(const uint8_t *p, size_t len)
 {
+	size_t at = HAS(0, "\x00\x00\x00\x01") ? 4 : HAS(0, "\x00\x00\x01") ? 3 : 0;
+	unsigned nal = p[at];
+
+	if (at == 0)
+		return NULL;
 	if (HAS(0, "\x00\x00\x01\xb3"))
 		return "video/mpv";
 	if (HAS(0, "\x00\x00\x01\xb0") ||
-	    (HAS(0, "\x00\x00\x01") && p[3] < 0x20 && HAS(4, "\x00\x00\x01\x20")))
+	    (at == 3 && nal < 0x20 && HAS(4, "\x00\x00\x01\x20")))
 		return "video/mp4v-es";
-	if (HAS(0, "\x00\x00\x00\x01\x67") || HAS(0, "\x00\x00\x00\x01\x27") ||
-	    HAS(0, "\x00\x00\x00\x01\x09\x10\x00\x00\x00\x01\x67"))
+	if (((nal & 0x9f) == 7 || nal == 9 || nal == 6) && sniff_nal(p, len, 0x9f, 7))
 		return "video/h264";
-	if (HAS(0, "\x00\x00\x00\x01\x40\x01"))
+	if ((nal == 0x40 || nal == 0x46 || nal == 0x4e) && p[at + 1] == 1 &&
+	    sniff_nal(p, len, 0xff, 0x40))
 		return "video/h265";
 	return NULL;
 }
@@ -377,33 +393,31 @@ sniff_audio_mime(const char *mime)
 	return type != NULL ? type->audio : NULL;
 }
 
-/* Nothing but what a text has in it? */
-static bool
-sniff_is_text(const uint8_t *p, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len && i < 512; i++)
-		if ((p[i] < ' ' && strchr("\t\n\v\f\r", p[i]) == NULL) || p[i] == 0 || p[i] == 0x7f)
-			return false;
-	return true;
-}
-
 static const char *
 sniff_library(const uint8_t *head, size_t len)
 {
 	const char *mime = len > 0 ? magic_buffer(sniff_magic, head, len) : "inode/x-empty";
-	const struct sniff_type *type;
 	size_t i;
 
 	if (mime == NULL || strchr(mime, '/') == NULL || strlen(mime) > 100)
 		return "application/octet-stream";
 	for (i = 0; i < sizeof(sniff_aliases) / sizeof(sniff_aliases[0]); i++)
 		if (strcmp(mime, sniff_aliases[i][0]) == 0)
-			mime = sniff_aliases[i][1];
-	/* It takes four letters for a container. */
-	type = sniff_type(mime);
-	return type != NULL && type->family == SNIFF_AV && sniff_is_text(head, len) ? "text/plain" : mime;
+			return sniff_aliases[i][1];
+	return mime;
+}
+
+/* Nothing but what a text has in it, and ASCII at that where a signature would be? */
+static bool
+sniff_is_text(const uint8_t *p, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len && i < 512; i++)
+		if ((p[i] < ' ' && (p[i] == 0 || strchr("\t\n\v\f\r", p[i]) == NULL)) || p[i] == 0x7f ||
+		    (i < 16 && p[i] > 0x7f))
+			return false;
+	return len >= 16;
 }
 
 /* A tag with pictures may be longer than what is looked at: behind it, then. */
@@ -411,14 +425,18 @@ static const char *
 sniff_content(int fd, uint8_t *head, size_t len)
 {
 	size_t tag = sniff_id3(head, len);
-	const char *mime = tag > 0 ? NULL : sniff_signature(head, len);
+	const char *mime;
 	ssize_t n;
 
 	if (tag > 0) {
 		n = pread_full(fd, head, SNIFF_HEAD, tag);
-		mime = sniff_tagged(head, n > 0 ? (size_t)n : 0);
+		return sniff_tagged(head, n > 0 ? (size_t)n : 0);
 	}
-	return mime != NULL ? mime : sniff_library(head, len);
+	mime = sniff_signature(head, len);
+	if (mime == NULL)
+		mime = sniff_library(head, len);
+	/* Four letters make no container. */
+	return sniff_type(mime) != NULL && sniff_is_text(head, len) ? "text/plain" : mime;
 }
 
 int

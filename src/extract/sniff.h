@@ -34,6 +34,9 @@ int sniff_init(struct error *err);
  * m->kind.  0 or -errno. */
 int sniff(int fd, struct meta *m, struct sniffed *ret);
 
+/* Bytes of the ID3 tag (v2.2–2.4) that begins at p, or 0; `len` of at least 10 is enough. */
+size_t sniff_id3(const uint8_t *p, size_t len);
+
 /* The audio form of a container's MIME type ("video/mp4" → "audio/mp4"), or NULL. */
 const char *sniff_audio_mime(const char *mime);
 

@@ -82,10 +82,8 @@ thumb_tonemap(VipsImage **image, const struct tonemap *from)
 	uint8_t *out = malloc(pixels * (size_t)bands);
 	VipsImage *next;
 
-	if (in == NULL || out == NULL) {
-		free(out);
-		return -1;
-	}
+	if (out == NULL)
+		_exit(EXTRACT_EXIT_MEMORY);
 	for (i = 0; i < pixels * (size_t)bands; i += (size_t)bands) {
 		uint16_t rgb[3];
 		int b;

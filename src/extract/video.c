@@ -160,7 +160,7 @@ video_set_kind(const struct media *media)
 
 	if (media->video >= 0) {
 		if (strcmp(m->mime, "audio/mp4") == 0)
-			strcpy(m->mime, "video/mp4");
+			(void)snprintf(m->mime, sizeof(m->mime), "video/mp4");
 		m->kind = META_VIDEO;
 	} else if (media->audio >= 0) {
 		mime = sniff_audio_mime(m->mime);

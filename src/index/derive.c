@@ -188,15 +188,24 @@ index_derive_below(struct index *ix, uint64_t dir, int64_t due)
 int
 index_derive_outdated(struct index *ix, unsigned version)
 {
-	int64_t now = clock_wall_ns();
-	int r = db_begin(ix);
+	int64_t now = clock_wall_ns(), last;
+	struct db *db = &ix->writer;
+	int r = db_begin(ix), n = 0;
 
 	if (r < 0)
 		return r;
-	r = db_change(&ix->writer, "INSERT OR IGNORE INTO work(kind,id,since,due,attempts,stuck,error)"
-	    " SELECT 6, ino, ?, ?, 0, 0, '' FROM derivation WHERE version<>?", "iii", now, now,
-	    (int64_t)version);
-	return db_end(ix, r);
+	r = db_int(db, &last, "SELECT value FROM meta WHERE name='pipeline'", "");
+	if (r == -ENOENT || (r == 0 && last != (int64_t)version)) {
+		r = n = db_change(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " SELECT 6, v.ino, ?, ?, 0, 0, '' FROM derivation v JOIN inode i ON i.ino=v.ino"
+		    " WHERE v.version<>? AND i.state IN (2,3) ON CONFLICT(kind,id) DO UPDATE SET"
+		    " stuck=0, due=excluded.due", "iii", now, now, (int64_t)version);
+		if (r >= 0)
+			r = db_run(db, "INSERT OR REPLACE INTO meta VALUES('pipeline',?)", "i",
+			    (int64_t)version);
+	}
+	r = db_end(ix, r < 0 ? r : 0);
+	return r < 0 ? r : n;
 }
 
 int

@@ -422,7 +422,8 @@ int index_keep_files(struct index *ix, uint64_t keep,
 int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
 /* The derivatives of what is at or below `top` are gone: queue it, to be decoded again. */
 int index_derive_again(struct index *ix, uint64_t top, int64_t due);
-/* Queue every original that was derived by another version of the pipeline; how many. */
+/* The pipeline has this version now: queue every original whose bytes are here and that was
+ * derived by another; how many. */
 int index_derive_outdated(struct index *ix, unsigned version);
 
 #endif

@@ -18,6 +18,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -221,7 +222,13 @@ derive(struct derive *d)
 	struct extract_result res = { .json = NULL };
 	struct error err = { 0 };
 	int fd = core_open_generation(p->core, d->node, d->inode.generation), r;
+	struct handle *h;
 
+	/* Only in the store: an open fetches it. */
+	if (fd == -ENOENT && core_open(p->core, d->inode.ino, O_RDONLY, &h) == 0) {
+		core_release(p->core, h);
+		fd = core_open_generation(p->core, d->node, d->inode.generation);
+	}
 	if (fd == -EBUSY || fd == -ESTALE) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS,
 		    WAIT_NONE);

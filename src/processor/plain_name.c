@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ROUNDS_MAX = 8 };
+
 /* jansson knows UTF-8. */
 static bool
 is_utf8(const char *text)
@@ -61,14 +63,16 @@ unescape(char *text)
 	return any;
 }
 
-/* Is the name spelt like one that isn't UTF-8?  Each round shortens it. */
+/* Is the name spelt like one that isn't UTF-8?  One that was escaped over and over counts as
+ * such, however that would end. */
 static bool
 reads_like_escaped(const char *name)
 {
 	CLEANUP_FREE char *text = strdup(name);
+	unsigned rounds = 0;
 
 	while (text != NULL && unescape(text))
-		if (!is_utf8(text))
+		if (!is_utf8(text) || ++rounds == ROUNDS_MAX)
 			return true;
 	return false;
 }

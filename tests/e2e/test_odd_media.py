@@ -55,7 +55,9 @@ def page(width, height, bands=1, bits=8, **more):
             0x0106: (3, [2 if bands == 3 else 1]), 0x0115: (3, [bands]), 0x0116: (4, [height])} | more
 
 
-def raw_file(make=None, dng=False):
+def raw_file(make=None, dng=False, sensor=False):
+    if sensor:
+        return tiff(page(4000, 3000, 1, 16) | {0x0106: (3, [32803]), 0x010f: (2, make)}, tail=bytes(48))
     tags = page(8, 6) | {0x00fe: (4, [1])}
     if make:
         tags[0x010f] = (2, make)
@@ -111,6 +113,13 @@ def below_the_ellipsoid():
     return jpeg(bars(), exif=exif)
 
 
+def large_avif():
+    """More decoded than libvips keeps in memory by itself."""
+    out = io.BytesIO()
+    Image.new("RGB", (6400, 5400), (90, 120, 40)).save(out, "AVIF", speed=10)
+    return out.getvalue()
+
+
 def wav(cut=0):
     data = bytes(range(256)) * 8
     body = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8000, 8000, 1, 8) + b"data" + struct.pack("<I", len(data))
@@ -126,15 +135,18 @@ def id3(size):
     return b"ID3\4\0\0" + bytes((size >> 21 & 127, size >> 14 & 127, size >> 7 & 127, size & 127)) + bytes(size)
 
 
-def patched(name, old, new):
+def patched(name, old, new, more=0):
+    """The sample with `old`, and `more` bytes after it, replaced."""
     data = read(MEDIA / name)
-    assert data.count(old) >= 1, f"{name} is another file than this test was written for"
-    return data.replace(old, new, 1)
+    at = data.find(old)
+    assert at >= 0, f"{name} is another file than this test was written for"
+    return data[:at] + new + data[at + len(old) + more:]
 
 
 NCLX = b"nclx\0\1\0\x0d"
 FILES = {
     "dng.dng": raw_file(dng=True), "nef.nef": raw_file(make=b"NIKON CORPORATION\0"),
+    "pef.pef": raw_file(make=b"PENTAX \0", sensor=True),
     "big.tif": tiff(page(40, 30), big=True, tail=bytes(range(200)) * 6),
     "deep.tif": tiff(page(20, 20, 3, 32), tail=struct.pack("<3I", 200 << 24, 100 << 24, 50 << 24) * 400),
     "p3.jpg": jpeg(bars(), icc_profile=P3), "linear.jpg": jpeg(bars(), icc_profile=LINEAR),
@@ -147,6 +159,10 @@ FILES = {
     "tagged.aac": id3(300_000) + adts(),
     "sdr.avif": read(MEDIA / "photo_8bit.avif"), "p3.avif": patched("photo_8bit.avif", NCLX, b"nclx\0\x0c\0\x0d"),
     "pq.avif": patched("photo_8bit.avif", NCLX, b"nclx\0\x09\0\x10"),
+    "large.avif": large_avif(), "unfinished.webp": patched("canon7d_exif.webp", b"RIFF", b"RIFF\0\0\0\0", 4),
+    "delimited.h264": b"\0\0\0\1\x09\xf0\0\0\1\6\5\1\0\x80\0\0\1\x67" + bytes(range(1, 200)),
+    "dna.txt": (b"G" + b"ACGT" * 46 + b"ACT") * 60,
+    "gif.txt": b"GIF89a is a format of pictures\n" * 20,
     "wide.md": b"The wide river\n" * 20, "ftyp.txt": b"The ftyp box\n" * 20, "mdat.txt": b"The mdat box\n" * 20,
     "id3.txt": b"ID3 tags are at the start\n" * 20, "ogg.txt": b"OggS begins a page\n" * 20,
     "flac.txt": b"fLaC begins a stream\n" * 20,
@@ -183,7 +199,8 @@ def far(a, b):
 
 # ---- what must come of them -----------------------------------------------------------------
 
-@pytest.mark.parametrize("name, mime", [("dng.dng", "image/x-adobe-dng"), ("nef.nef", "image/x-nikon-nef")])
+@pytest.mark.parametrize("name, mime", [("dng.dng", "image/x-adobe-dng"), ("nef.nef", "image/x-nikon-nef"),
+                                        ("pef.pef", "image/x-pentax-pef")])
 def test_a_raw_files_preview_is_not_the_photo(odd, name, mime):
     e = odd.meta[name]
     assert (e["mime"], e["width"], e["height"], e["error"]["code"]) == (mime, 4000, 3000, "unsupported")
@@ -193,6 +210,21 @@ def test_a_raw_files_preview_is_not_the_photo(odd, name, mime):
 def test_bigtiff_is_a_tiff(odd):
     e = odd.meta["big.tif"]
     assert (e["width"], e["height"], len(e["thumbs"]), "error" in e) == (40, 30, 3, False)
+
+
+def test_a_still_of_more_than_100_mb(odd):
+    e = odd.meta["large.avif"]
+    assert (e["width"], e["height"], len(e.get("thumbs", [])), e.get("error")) == (6400, 5400, 3, None)
+    assert far([thumb(odd, "large.avif").getpixel((100, 100))], [(90, 120, 40)]) < 6
+
+
+def test_a_webp_whose_writer_never_came_back(odd):
+    e = odd.meta["unfinished.webp"]
+    assert e["width"] > 0 and ("thumbs" in e) != ("error" in e)
+
+
+def test_a_stream_without_a_container(odd):
+    assert odd.meta["delimited.h264"]["mime"] == "video/h264"
 
 
 def test_32_bits_a_channel(odd):

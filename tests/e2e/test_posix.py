@@ -753,15 +753,15 @@ def test_chown_by_its_owner_to_own_group(tree):
         as_user(WWW, os.chown, tree / "f", 0, -1)
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR])
-def test_chown_clears_suid_and_sgid(tree, kind):
+@pytest.mark.parametrize("file_type", [stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFDIR])
+def test_chown_clears_suid_and_sgid(tree, file_type):
     """Of everything but directories, as Linux does."""
     path = tree / "x"
-    os.mkdir(path) if kind == stat.S_IFDIR else os.mknod(path, kind | 0o644)
+    os.mkdir(path) if file_type == stat.S_IFDIR else os.mknod(path, file_type | 0o644)
     os.chown(path, 33, 33)
     os.chmod(path, 0o6555)
     as_user(WWW, os.chown, path, -1, 33)
-    assert stat.S_IMODE(os.lstat(path).st_mode) == (0o6555 if kind == stat.S_IFDIR else 0o555)
+    assert stat.S_IMODE(os.lstat(path).st_mode) == (0o6555 if file_type == stat.S_IFDIR else 0o555)
 
 
 def test_fchmod_on_a_read_only_descriptor(tree):

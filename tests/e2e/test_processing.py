@@ -612,6 +612,7 @@ def test_a_new_pipeline_derives_again(keep):
     mount.umount()
     with contextlib.closing(sqlite3.connect(mount.state_dir / "index.db")) as db, db:
         assert db.execute("update derivation set version=version-1 where ino=?", (original,)).rowcount == 1
+        assert db.execute("update meta set value=value-1 where name='pipeline'").rowcount == 1
     mount.start()
     mount.sync(derived=True)
     after = {name: (folder / "thumbs" / name / "256.webp").stat().st_ino for name in before}
