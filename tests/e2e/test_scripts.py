@@ -2,7 +2,9 @@
 """The tests' own tools can fail."""
 import re
 
-from rig import TOP, run
+import pytest
+
+from rig import BUILD, TOP, run
 
 
 def test_layers_hold_and_a_breach_is_seen(tmp_path):
@@ -42,6 +44,15 @@ def test_sums_end_with_one_line(tmp_path):
     (tmp_path / "a").write_text("pass x\nskip z\n")
     r = run(TOP / "scripts" / "tally", "sum", tmp_path / "a", check=False, env={"PATH": "/usr/bin:/bin", "CI": "true"})
     assert r.returncode == 1
+
+
+@pytest.mark.timeout(120)
+def test_the_release_holds_every_source(tmp_path):
+    """A file that no Makefile.inc names builds here and is missing from `make dist`."""
+    run("make", "-C", BUILD, "--no-print-directory", "distdir", f"distdir={tmp_path}/dist", timeout=100)
+    here = {p.relative_to(TOP) for folder in ("src", "man", "contrib", "tests", "bench") for p in (TOP / folder).rglob("*")
+            if p.is_file() and "__pycache__" not in p.parts}
+    assert {str(p) for p in here if not (tmp_path / "dist" / p).exists()} == set()
 
 
 def test_every_promise_names_tests_that_exist():
