@@ -235,6 +235,20 @@ db_row(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ..
 }
 
 int
+db_rows(struct db *db, sqlite3_stmt *q, size_t max,
+    void (*read)(sqlite3_stmt *q, void *rows, size_t n), void *rows)
+{
+	size_t n = 0;
+	int r = 0;
+
+	while (n < max && (r = db_step(db, q)) == 1)
+		read(q, rows, n++);
+	if (r == 1)
+		db_done(q);
+	return r < 0 ? r : (int)n;
+}
+
+int
 db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...)
 {
 	sqlite3_stmt *q = NULL;

@@ -49,8 +49,15 @@ int db_step(struct db *db, sqlite3_stmt *q);
 void db_done(sqlite3_stmt *q);
 /* One row: read it, then db_done(); -ENOENT when there is none. */
 int db_row(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, ...);
+/* What q gives, up to `max` rows, each read into rows[n].  How many, or -errno. */
+int db_rows(struct db *db, sqlite3_stmt *q, size_t max,
+    void (*read)(sqlite3_stmt *q, void *rows, size_t n), void *rows);
 /* One integer; -ENOENT when there is no row. */
 int db_int(struct db *db, int64_t *ret_value, const char *sql, const char *fmt, ...);
+
+/* The inodes at and below ?1, as tree(ino). */
+#define TREE_BELOW "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION" \
+	" SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino) "
 
 /* A connection for a short look, locked: the writer where it is free, whose cached pages its own
  * commits leave valid, else the reader. */

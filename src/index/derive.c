@@ -11,10 +11,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* An inode and all that is below it. */
-#define TREE "WITH RECURSIVE tree(ino) AS (SELECT ? UNION" \
-	" SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino) "
-
 static int
 keep_touch(struct db *db, uint64_t keep, int64_t due)
 {
@@ -177,7 +173,7 @@ index_derive_below(struct index *ix, uint64_t dir, int64_t due)
 
 	if (r < 0)
 		return r;
-	r = db_change(db, TREE "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	r = db_change(db, TREE_BELOW "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 	    " SELECT 6, i.ino, ?, ?, 0, 0, '' FROM tree t JOIN inode i ON i.ino=t.ino"
 	    " WHERE i.state IN (2,3) AND i.flags&1=0"
 	    " ON CONFLICT(kind,id) DO UPDATE SET due=min(due,excluded.due)", "iii", (int64_t)dir,
@@ -217,10 +213,10 @@ index_derive_again(struct index *ix, uint64_t top, int64_t due)
 	if (r < 0)
 		return r;
 	/* Version 0 is none of the pipeline's; the entry stays until there is a new one. */
-	r = db_run(db, TREE "UPDATE derivation SET version=0 WHERE ino IN (SELECT ino FROM tree)", "i",
+	r = db_run(db, TREE_BELOW "UPDATE derivation SET version=0 WHERE ino IN (SELECT ino FROM tree)", "i",
 	    (int64_t)top);
 	if (r == 0)
-		r = db_run(db, TREE "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		r = db_run(db, TREE_BELOW "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 		    " SELECT 6, v.ino, ?, ?, 0, 0, '' FROM tree t JOIN derivation v ON v.ino=t.ino WHERE 1"
 		    " ON CONFLICT(kind,id) DO UPDATE SET due=min(due,excluded.due)", "iii", (int64_t)top,
 		    clock_wall_ns(), due);

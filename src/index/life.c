@@ -212,26 +212,25 @@ index_mark_whole(struct index *ix, uint64_t ino, uint64_t generation, int64_t st
 	    " WHERE ino=? AND generation=? AND state=4", staged_mtime, ino, generation);
 }
 
+static void
+inode_read_nth(sqlite3_stmt *q, void *rows, size_t n)
+{
+	inode_read(q, 0, (struct inode *)rows + n);
+}
+
 int
 index_list_state(struct index *ix, enum object_state state, uint64_t after,
     struct inode *ret_inodes, size_t max)
 {
 	struct db *db = &ix->reader;
 	sqlite3_stmt *q;
-	size_t n = 0;
 	int r;
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.state=? AND i.ino>?"
 	    " ORDER BY i.ino LIMIT ?", "iii", (int64_t)state, (int64_t)after, (int64_t)max);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		inode_read(q, 0, &ret_inodes[n++]);
-		r = 0;
-		if (n == max) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = db_rows(db, q, max, inode_read_nth, ret_inodes);
 	lock_drop(&db->lock);
-	return r < 0 ? r : (int)n;
+	return r;
 }

@@ -50,38 +50,31 @@ object_read(sqlite3_stmt *q, struct object *o)
 		memcpy(o->sha256, sqlite3_column_blob(q, 8), SHA256_LEN);
 }
 
-/* 0, or -ENOENT. */
-static int
-object_first(struct db *db, sqlite3_stmt *q, struct object *ret_object)
-{
-	int r = db_step(db, q);
-
-	if (r < 0)
-		return r;
-	if (r == 0)
-		return -ENOENT;
-	object_read(q, ret_object);
-	db_done(q);
-	return 0;
-}
-
 int
 object_load(struct db *db, uint64_t id, struct object *ret_object)
 {
 	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE id=?", "i", (int64_t)id);
+	int r = db_row(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE id=?", "i", (int64_t)id);
 
-	return r < 0 ? r : object_first(db, q, ret_object);
+	if (r < 0)
+		return r;
+	object_read(q, ret_object);
+	db_done(q);
+	return 0;
 }
 
 static int
 object_at(struct db *db, const char *backend, const char *key, struct object *ret_object)
 {
 	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE backend=? AND key=?", "ss",
+	int r = db_row(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE backend=? AND key=?", "ss",
 	    backend, key);
 
-	return r < 0 ? r : object_first(db, q, ret_object);
+	if (r < 0)
+		return r;
+	object_read(q, ret_object);
+	db_done(q);
+	return 0;
 }
 
 int
@@ -232,27 +225,26 @@ key_own(struct db *db, const char *backend, const char *key, uint64_t ino, int64
 	return now - ret_object->begun < SETTLED_AFTER_NS / 10 ? -EBUSY : -EEXIST;
 }
 
+static void
+object_read_nth(sqlite3_stmt *q, void *rows, size_t n)
+{
+	object_read(q, (struct object *)rows + n);
+}
+
 int
 index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects, size_t max)
 {
 	struct db *db = &ix->reader;
 	sqlite3_stmt *q;
-	size_t n = 0;
 	int r;
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " OBJECT_COLUMNS " FROM object WHERE begun<>0 AND id>?"
 	    " ORDER BY id LIMIT ?", "ii", (int64_t)after, (int64_t)max);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		object_read(q, &ret_objects[n++]);
-		r = 0;
-		if (n == max) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = db_rows(db, q, max, object_read_nth, ret_objects);
 	lock_drop(&db->lock);
-	return r < 0 ? r : (int)n;
+	return r;
 }
 
 int

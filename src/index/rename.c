@@ -64,9 +64,7 @@ set_derived(struct db *db, struct inode *inode, bool derived)
 	if (!S_ISDIR(inode->mode))
 		return db_run(db, "UPDATE inode SET flags=? WHERE ino=?", "ii", (int64_t)flags,
 		    (int64_t)inode->ino);
-	return db_run(db, "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION"
-	    " SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino)"
-	    " UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)", "ii",
+	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)", "ii",
 	    (int64_t)inode->ino, (int64_t)(derived ? INODE_DERIVED : 0));
 }
 

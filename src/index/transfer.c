@@ -304,9 +304,7 @@ index_expand(struct index *ix, uint64_t dir, int64_t due)
 
 	if (r < 0)
 		return r;
-	r = db_run(db, "WITH RECURSIVE tree(ino) AS (SELECT ? UNION"
-	    " SELECT d.ino FROM dentry d JOIN tree t ON d.parent=t.ino)"
-	    " INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+	r = db_run(db, TREE_BELOW "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 	    " SELECT 2, i.ino, ?, ?, 0, 0, '' FROM tree t JOIN inode i ON i.ino=t.ino WHERE i.object<>0"
 	    " ON CONFLICT(kind,id) DO UPDATE SET due=excluded.due", "iii", (int64_t)dir, due, due);
 	if (r == 0)

@@ -180,28 +180,27 @@ index_work_get(struct index *ix, enum work_kind kind, uint64_t id, struct work *
 	return r;
 }
 
+static void
+work_read_nth(sqlite3_stmt *q, void *rows, size_t n)
+{
+	work_read(q, (struct work *)rows + n);
+}
+
 int
 index_work_due(struct index *ix, enum work_kind kind, int64_t now, struct work *ret_work,
     size_t max)
 {
 	struct db *db = &ix->reader;
 	sqlite3_stmt *q;
-	size_t n = 0;
 	int r;
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=? AND stuck=0 AND due<=?"
 	    " ORDER BY due LIMIT ?", "iii", (int64_t)kind, now, (int64_t)max);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		work_read(q, &ret_work[n++]);
-		r = 0;
-		if (n == max) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = db_rows(db, q, max, work_read_nth, ret_work);
 	lock_drop(&db->lock);
-	return r < 0 ? r : (int)n;
+	return r;
 }
 
 int
@@ -217,12 +216,27 @@ index_work_next(struct index *ix, enum work_kind kind, int64_t *ret_due)
 }
 
 /* fn runs while the reader's lock is held: it must not call the index. */
+static int
+work_visit(struct db *db, sqlite3_stmt *q, bool (*fn)(void *arg, const struct work *w), void *arg)
+{
+	struct work w;
+	int r;
+
+	while ((r = db_step(db, q)) == 1) {
+		work_read(q, &w);
+		if (!fn(arg, &w)) {
+			db_done(q);
+			return 0;
+		}
+	}
+	return r;
+}
+
 int
 index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
     bool (*fn)(void *arg, const struct work *w), void *arg)
 {
 	struct db *db = &ix->reader;
-	struct work w;
 	sqlite3_stmt *q;
 	int r;
 
@@ -230,43 +244,27 @@ index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
 	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=?"
 	    " AND (?=0 OR attempts>0 OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
 	    (int64_t)failed_only);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		work_read(q, &w);
-		r = 0;
-		if (!fn(arg, &w)) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = work_visit(db, q, fn, arg);
 	lock_drop(&db->lock);
 	return r;
 }
-
-#define TREE_CTE "WITH RECURSIVE tree(ino) AS (SELECT ?1 UNION" \
-	" SELECT d.ino FROM tree t JOIN dentry d ON d.parent=t.ino) "
 
 int
 index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
     bool (*fn)(void *arg, const struct work *w), void *arg)
 {
 	struct db *db = &ix->reader;
-	struct work w;
 	sqlite3_stmt *q;
 	int r;
 
 	if (dir == INDEX_ROOT)
 		return index_work_each(ix, kind, false, fn, arg);
 	lock_take(&db->lock);
-	r = db_query(db, &q, TREE_CTE "SELECT " WORK_COLUMNS " FROM work WHERE kind=?2"
+	r = db_query(db, &q, TREE_BELOW "SELECT " WORK_COLUMNS " FROM work WHERE kind=?2"
 	    " AND id IN (SELECT ino FROM tree)", "ii", (int64_t)dir, (int64_t)kind);
-	while (r == 0 && (r = db_step(db, q)) == 1) {
-		work_read(q, &w);
-		r = 0;
-		if (!fn(arg, &w)) {
-			db_done(q);
-			break;
-		}
-	}
+	if (r == 0)
+		r = work_visit(db, q, fn, arg);
 	lock_drop(&db->lock);
 	return r;
 }
@@ -284,7 +282,7 @@ index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool faile
 		r = db_change(db, "UPDATE work SET due=? WHERE kind=? AND stuck=0 AND due>?"
 		    " AND (attempts=0 OR ?)", "iiii", now, (int64_t)kind, now, (int64_t)failed_too);
 	else
-		r = db_change(db, TREE_CTE "UPDATE work SET due=?2 WHERE kind=?3 AND stuck=0 AND due>?2"
+		r = db_change(db, TREE_BELOW "UPDATE work SET due=?2 WHERE kind=?3 AND stuck=0 AND due>?2"
 		    " AND (attempts=0 OR ?4) AND id IN (SELECT ino FROM tree)", "iiii", (int64_t)dir, now,
 		    (int64_t)kind, (int64_t)failed_too);
 	return db_end(ix, r);
@@ -301,7 +299,7 @@ index_open_below(struct index *ix, uint64_t dir, uint64_t *ret_count)
 		r = db_int(&ix->reader, &n, "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0"
 		    " AND nlink>0", "");
 	else
-		r = db_int(&ix->reader, &n, TREE_CTE "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0"
+		r = db_int(&ix->reader, &n, TREE_BELOW "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0"
 		    " AND nlink>0 AND ino IN (SELECT ino FROM tree)", "i", (int64_t)dir);
 	lock_drop(&ix->reader.lock);
 	if (r == 0)
