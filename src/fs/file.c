@@ -45,15 +45,30 @@ prepare(struct fs *fs, struct handle *h, bool sync_name, struct fuse_file_info *
 	return 0;
 }
 
+/* A new file is open: hand it out. */
+static void
+reply_created(fuse_req_t req, struct handle *h, const struct attr *attr, struct fuse_file_info *fi)
+{
+	struct fuse_entry_param e;
+	int32_t backing;
+	int r = prepare(req_fs(req), h, true, fi, &backing);
+
+	if (r < 0) {
+		core_forget(req_core(req), attr->inode.ino, 1);
+		reply(req, r);
+		return;
+	}
+	attr_to_entry(attr, &e);
+	passthrough_reply_create(req, &e, fi, backing);
+}
+
 void
 op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
     struct fuse_file_info *fi)
 {
 	struct caller who = req_caller(req);
-	struct fuse_entry_param e;
 	struct handle *h;
 	struct attr attr;
-	int32_t backing;
 	int r = check_name(name);
 
 	if (r == 0)
@@ -61,18 +76,24 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	/* The processor made it since the kernel looked: it looks again, and opens what is there. */
 	if (r == -EEXIST && (fi->flags & O_EXCL) == 0)
 		r = -ESTALE;
-	if (r < 0) {
+	if (r < 0)
 		reply(req, r);
-		return;
-	}
-	r = prepare(req_fs(req), h, true, fi, &backing);
-	if (r < 0) {
-		core_forget(req_core(req), attr.inode.ino, 1);
+	else
+		reply_created(req, h, &attr, fi);
+}
+
+void
+op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
+{
+	struct caller who = req_caller(req);
+	struct handle *h;
+	struct attr attr;
+	int r = core_tmpfile(req_core(req), parent, mode, fi->flags, &who, &h, &attr);
+
+	if (r < 0)
 		reply(req, r);
-		return;
-	}
-	attr_to_entry(&attr, &e);
-	passthrough_reply_create(req, &e, fi, backing);
+	else
+		reply_created(req, h, &attr, fi);
 }
 
 struct open_call {

@@ -165,6 +165,25 @@ start_threads(struct fs *fs)
 	return r;
 }
 
+/* fusermount3 lets a user do it only then. */
+static bool
+users_may_allow_other(void)
+{
+	FILE *f = fopen("/etc/fuse.conf", "re");
+	char line[256];
+	bool found = false;
+
+	while (f != NULL && !found && fgets(line, sizeof(line), f) != NULL) {
+		size_t skip = strspn(line, " \t");
+
+		found = strncmp(line + skip, "user_allow_other", 16) == 0 &&
+		    strspn(line + skip + 16, " \t\n") == strlen(line + skip + 16);
+	}
+	if (f != NULL)
+		(void)fclose(f);
+	return found;
+}
+
 int
 fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs, struct error *err)
 {
@@ -173,6 +192,11 @@ fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs, st
 
 	if (fs == NULL)
 		return -ENOMEM;
+	if (opt->allow_other && geteuid() != 0 && !users_may_allow_other()) {
+		free(fs);
+		return error_set(err, -EPERM, "allow_other=yes of a user needs the line user_allow_other in "
+		    "/etc/fuse.conf");
+	}
 	fs->core = core;
 	fs->want_passthrough = opt->passthrough;
 	fs->n_threads = opt->threads > 0 ? opt->threads : LOOP_THREADS;

@@ -647,6 +647,9 @@ def test_o_tmpfile(tree, kind):
     sc.linkat_fd(fd, tree / "named")
     os.close(fd)
     assert read(tree / "named") == b"unnamed"
+    assert (os.stat(tree / "named").st_nlink, stat.S_IMODE(os.stat(tree / "named").st_mode)) == (1, 0o600)
+    os.close(os.open(tree, os.O_TMPFILE | os.O_RDWR, 0o600))       # and one that never gets a name
+    assert os.listdir(tree) == ["named"]
 
 
 # ---- attributes -----------------------------------------------------------------------------
