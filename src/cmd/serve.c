@@ -319,6 +319,8 @@ sync_one(struct daemon *d, struct control_request *req, uint64_t ino, bool deriv
 	if (r < 0)
 		return error_set(control_error(req), r, "not all is derived: %s", r == -EBUSY ?
 		    "files are open or mapped for writing" : strerror(-r));
+	if (derived)
+		fs_entries_told(d->fs);
 	r = syncer_drain(d->syncer, ino, end, watch_progress, &w, &left);
 	if (r < 0)
 		explain(r, &left, control_error(req));

@@ -8,12 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ATTR_TIMEOUT = 3600 };
-
 double
 attr_timeout(const struct attr *attr)
 {
-	return attr->moving ? 0 : ATTR_TIMEOUT;
+	return attr->moving ? 0 : KERNEL_TIMEOUT;
 }
 
 void
@@ -36,7 +34,7 @@ void
 attr_to_entry(const struct attr *attr, struct fuse_entry_param *ret_e)
 {
 	*ret_e = (struct fuse_entry_param){ .ino = attr->inode.ino, .generation = 1,
-		.attr_timeout = attr_timeout(attr), .entry_timeout = ATTR_TIMEOUT };
+		.attr_timeout = attr_timeout(attr), .entry_timeout = KERNEL_TIMEOUT };
 	attr_to_stat(attr, &ret_e->attr);
 }
 

@@ -16,7 +16,6 @@ struct fs_options {
 	bool allow_other;
 	enum fs_passthrough passthrough;
 	unsigned threads;		/* request loops; 0: 4 */
-	bool debug;
 };
 
 /* Mount.  When it returns 0 requests are being served. */
@@ -33,6 +32,8 @@ void fs_free(struct fs *fs);
  * by the notifier, for whose queue this may wait: never from a thread that serves requests. */
 void fs_attr_changed(struct fs *fs, uint64_t ino);
 void fs_entry_changed(struct fs *fs, uint64_t parent, const char *name);
+/* Wait until the kernel knows of every entry that changed before this call. */
+void fs_entries_told(struct fs *fs);
 
 struct fs_counts {
 	uint64_t requests;		/* read from /dev/fuse */

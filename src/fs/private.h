@@ -12,7 +12,10 @@
 #include <fuse_lowlevel.h>
 #include <stdatomic.h>
 
-enum { NOTES_MAX = 4096 };
+enum {
+	NOTES_MAX = 4096,
+	KERNEL_TIMEOUT = 3600,		/* s for which the kernel may keep names and attributes */
+};
 
 /* This entry of a directory changed. */
 struct note {
@@ -33,10 +36,11 @@ struct fs {
 	bool notifier_runs;
 	struct jobq *slow, *remote;	/* requests that wait for the disk, and for a store */
 	_Atomic uint64_t requests, passthrough_opens, daemon_opens;
-	struct lock note_lock;		/* RANK_QUEUE: the four below */
+	struct lock note_lock;		/* RANK_QUEUE: what follows */
 	pthread_cond_t noted;
 	struct note notes[NOTES_MAX];
 	size_t note_first, note_count;
+	uint64_t notes_put, notes_sent;	/* ever */
 	bool stop;
 };
 

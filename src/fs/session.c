@@ -80,11 +80,12 @@ notifier_run(void *arg)
 		note = fs->notes[fs->note_first];
 		fs->note_first = (fs->note_first + 1) % NOTES_MAX;
 		fs->note_count--;
-		(void)pthread_cond_broadcast(&fs->noted);
 		lock_drop(&fs->note_lock);
 		note_send(fs, &note);
 		free(note.name);
 		lock_take(&fs->note_lock);
+		fs->notes_sent++;
+		(void)pthread_cond_broadcast(&fs->noted);
 	}
 	lock_drop(&fs->note_lock);
 	return NULL;
@@ -106,8 +107,21 @@ fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
 		free(note.name);
 	} else {
 		fs->notes[(fs->note_first + fs->note_count++) % NOTES_MAX] = note;
+		fs->notes_put++;
 		(void)pthread_cond_broadcast(&fs->noted);
 	}
+	lock_drop(&fs->note_lock);
+}
+
+void
+fs_entries_told(struct fs *fs)
+{
+	uint64_t put;
+
+	lock_take(&fs->note_lock);
+	put = fs->notes_put;
+	while (fs->notes_sent < put && !fs->stop)
+		(void)lock_wait(&fs->note_lock, &fs->noted, 0);
 	lock_drop(&fs->note_lock);
 }
 
@@ -132,7 +146,7 @@ session_new(struct fs *fs, const struct fs_options *opt, struct error *err)
 	    opt->mount_options != NULL ? opt->mount_options : "") < 0)
 		return -ENOMEM;
 	if (fuse_opt_add_arg(&args, "tbfs") < 0 || fuse_opt_add_arg(&args, "-o") < 0 ||
-	    fuse_opt_add_arg(&args, options) < 0 || (opt->debug && fuse_opt_add_arg(&args, "-d") < 0))
+	    fuse_opt_add_arg(&args, options) < 0)
 		r = -ENOMEM;
 	if (r == 0) {
 		fs->se = fuse_session_new(&args, &tree_ops, sizeof(tree_ops), fs);

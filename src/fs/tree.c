@@ -28,15 +28,21 @@ reply_entry(fuse_req_t req, int r, const struct attr *attr)
 		core_forget(req_core(req), attr->inode.ino, 1);
 }
 
+/* That a name isn't there may be remembered: who makes one without the kernel (the processor)
+ * tells it, and the kernel takes that in only after the lookups that are on their way. */
 static void
 op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	const struct fuse_entry_param none = { .ino = 0, .entry_timeout = KERNEL_TIMEOUT };
 	struct attr attr;
 	int r = check_name(name);
 
 	if (r == 0)
 		r = core_lookup(req_core(req), parent, name, &attr);
-	reply_entry(req, r, &attr);
+	if (r == -ENOENT)
+		(void)fuse_reply_entry(req, &none);
+	else
+		reply_entry(req, r, &attr);
 }
 
 static void

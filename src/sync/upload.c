@@ -227,15 +227,58 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 	(void)close(j->fd);
 }
 
+/*
+ * Did the store take this generation before the power went, and are the bytes here those
+ * that it has?  Then nothing was torn: they were synced before they were sent.  1, 0, or why
+ * the store can't tell.
+ */
+static int
+was_sent_whole(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
+{
+	CLEANUP_CLOSE int fd = -1;
+	uint8_t sum[SHA256_LEN];
+	struct backend_tag tag;
+	struct object o;
+	int r;
+
+	if (i->object == 0 || index_object_get(s->ix, i->object, &o) < 0 ||
+	    o.put_generation != i->generation || strcmp(o.backend, store->name) != 0)
+		return 0;
+	r = backend_stat(store->backend, o.key, &tag, err);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (tag.object_id != o.id || tag.generation != i->generation || !tag.has_sha256 ||
+	    tag.size != i->size)
+		return 0;
+	fd = staging_open(core_staging(s->core), i->ino, O_RDONLY);
+	return fd >= 0 && sha256_fd(fd, 0, tag.size, sum) == 0 &&
+	    memcmp(sum, tag.sha256, SHA256_LEN) == 0;
+}
+
+/* Torn: never over a stored generation without being told to. */
+static int
+check_torn(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
+{
+	int r;
+
+	if (index_has_stored(s->ix, i->ino) == 0)
+		return 0;
+	r = was_sent_whole(s, store, i, err);
+	if (r != 0)
+		return r < 0 ? r : index_accept_torn(s->ix, i->ino);
+	return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
+	    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
+}
+
 /* Is there a reason not to send it at all?  -EAGAIN deferred, others final. */
 static int
-check(struct syncer *s, const struct inode *i, struct error *err)
+check(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
 {
 	uint64_t max_size = atomic_load(&s->max_size);
+	int r = (i->flags & INODE_TORN) != 0 ? check_torn(s, store, i, err) : 0;
 
-	if ((i->flags & INODE_TORN) != 0 && index_has_stored(s->ix, i->ino) != 0)
-		return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
-		    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
+	if (r < 0)
+		return r;
 	if (max_size != 0 && i->size > max_size)
 		return error_set(err, -EFBIG, "larger than upload.max_size (%ju bytes): it stays local",
 		    (uintmax_t)max_size);
@@ -266,7 +309,7 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 	if (r == -ENOENT)
 		(void)error_set(&err, r, "its staged file is missing");
 	if (r == 0)
-		r = check(s, &inode, &err);
+		r = check(s, j.store, &inode, &err);
 	if (r == 0)
 		r = core_natural_key(s->core, ino, &key);
 	if (r == -EINVAL && err.text[0] == '\0')

@@ -9,7 +9,7 @@ import index_rollback
 import kill_loop
 import power_cut
 import rig
-from rig import noise, read, write
+from rig import noise, read, wait_until, write
 
 
 def rounds(request, default):
@@ -101,6 +101,29 @@ def test_power_cut_right_after_sync(new_mount, disk, filesystem):
             os.unlink(mount.path / "same")
     finally:
         mount.destroy()         # before its disk goes
+
+
+@pytest.mark.timeout(200)
+def test_power_cut_between_a_put_and_its_answer(new_mount, disk):
+    """The store has the new bytes, the index only knows that they were on their way: they are not torn."""
+    staging = disk(1000, "ext4")
+    mount = new_mount(state_dir=staging.path / "state", fault="put:lost=2:EAGAIN", **power_cut.OPTIONS).start()
+    try:
+        write(mount.path / "f", noise(200_000, 1))
+        mount.sync()
+        with open(mount.path / "f", "r+b") as f:
+            f.write(noise(200_000, 2))
+        wait_until(lambda: mount.calls().get("put", 0) == 2, 20)
+        wait_until(lambda: mount.status()["queue"]["upload"] == 1, 20)
+        power_cut.cut(staging)
+        mount.set(fault=None)
+        power_cut.power_up(mount, staging)
+        assert read(mount.path / "f") == noise(200_000, 2)
+        mount.sync()
+        assert mount.state(mount.path / "f") == "stored"
+        assert mount.objects() == {b"f": noise(200_000, 2)}
+    finally:
+        mount.destroy()
 
 
 @pytest.mark.timeout(400)
