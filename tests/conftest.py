@@ -15,6 +15,7 @@ def pytest_addoption(parser):
     parser.addoption("--kinds", default="passthrough,daemon",
                      help="who moves the bytes: passthrough, daemon, bare (a plain directory)")
     parser.addoption("--backends", default="local,minio", help="where objects go: local, minio")
+    parser.addoption("--seconds", type=int, default=10, help="how long the races last")
     parser.addoption("--rounds", type=int, default=None, help="rounds of each crash loop")
 
 

@@ -26,7 +26,7 @@ TOP = Path(__file__).resolve().parent.parent.parent
 BUILD = Path(os.environ.get("TBFS_BUILD") or TOP / ".build" / "test")
 TBFS = BUILD / "tbfs"
 MEDIA = TOP / "tests" / "media"
-SANITIZED = "asan" in BUILD.name
+SANITIZED = BUILD.name in ("asan", "tsan")
 # Slower machines and sanitizers: every bound on waiting is multiplied by this.
 PATIENCE = float(os.environ.get("TBFS_PATIENCE", 4 if SANITIZED else 1))
 DONE, NOT_DONE, USAGE, BACKEND, STATE = range(5)    # exit codes of tbfs
@@ -206,7 +206,7 @@ class Mount:
         if worker.exists():
             env["TBFS_EXTRACT"] = str(worker)
         if SANITIZED:
-            for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
+            for name in ("ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
                 env[name] = f"{os.environ.get(name, '')}:log_path={self.base}/sanitizer"
         return env | self.env
 
