@@ -78,6 +78,7 @@ struct missing;
 struct recovery {
 	bool power_cut;
 	bool behind;			/* the index lacks commits that it had */
+	int64_t newest;			/* last change of anything, after a power cut */
 	struct missing *missing;	/* during the recovery */
 	uint64_t open, torn, rehydrate, dropped, restored, freed;
 };
@@ -203,6 +204,8 @@ bool core_is_current(const struct node *n, uint64_t generation);
 /* Open the staged bytes of this generation for reading, sure that nobody could change them
  * at this moment; whether that holds, core_is_current() tells afterwards.  -ESTALE, -EBUSY. */
 int core_open_generation(struct core *c, struct node *n, uint64_t generation);
+/* Put the bytes of fd, the staged file of n, and its name there on the disk. */
+int core_sync_bytes(struct core *c, struct node *n, int fd);
 /* Between these a backend may link the staged file to an object: whoever wants to change the
  * bytes waits (and core_is_current() turns false).  -ESTALE. */
 int core_link_begin(struct core *c, struct node *n, uint64_t generation);

@@ -98,7 +98,8 @@ raise_locked(struct core *c, struct node *n)
 	/* From here on an upload of the former generation is refused its next byte. */
 	atomic_store(&n->generation, inode.generation);
 	n->queued = false;
-	if (was.state == OBJECT_STORED) {
+	/* What the index vouches for, stored or synced, it no longer does, before a byte can change. */
+	if (was.state == OBJECT_STORED || was.synced_generation == was.generation) {
 		r = index_sync(c->ix);
 		if (r < 0)
 			return r;
@@ -228,8 +229,9 @@ core_open_waits(struct core *c, uint64_t ino, int flags)
 		return WAITS_FOR_NOTHING;
 	if (inode.state == OBJECT_REMOTE)
 		return WAITS_FOR_STORE;
-	/* Leaving STORED is synced, and there may be a link to break. */
-	return wants_write(flags) && (inode.state == OBJECT_STORED || (flags & O_DSYNC) != 0) ?
+	/* Leaving what is stored or synced is itself synced, and there may be a link to break. */
+	return wants_write(flags) && (inode.state == OBJECT_STORED || (flags & O_DSYNC) != 0 ||
+	    (inode.state == OBJECT_DIRTY && inode.synced_generation == inode.generation)) ?
 	    WAITS_FOR_DISK : WAITS_FOR_NOTHING;
 }
 
@@ -355,6 +357,18 @@ sync_name(struct core *c, struct node *n)
 
 	if (r == 0)
 		n->named = true;
+	return r;
+}
+
+int
+core_sync_bytes(struct core *c, struct node *n, int fd)
+{
+	int r = fsync(fd) < 0 ? -errno : 0;
+
+	node_lock(c, n);
+	if (r == 0)
+		r = sync_name(c, n);
+	node_unlock(c, n);
 	return r;
 }
 

@@ -5,8 +5,9 @@
  *  row                          staged file               becomes
  *  OPEN, DIRTY                  as at the last commit     OPEN, upload queued
  *  OPEN, DIRTY, synced          differs                   OPEN with what is there
- *  OPEN, DIRTY, never synced    differs, power cut        OPEN and torn; not uploaded over a stored one
- *  the same, has an object      not the object's bytes    OPEN and torn: a part may have been written in place
+ *  OPEN, DIRTY, never synced    power cut                 OPEN and torn; not uploaded over a stored one
+ *  the same, has an object      the object's bytes        OPEN
+ *  DIRTY, never synced, old     power cut, as committed   OPEN: the kernel has written it back long ago
  *  OPEN, DIRTY, has an object   missing                   REMOTE, torn: the last stored bytes
  *  any                          missing, but another one has its place: that takes the name
  *  OPEN, DIRTY, no object       missing                   row dropped
@@ -38,6 +39,9 @@
 #include <unistd.h>
 
 enum { BATCH = 256 };
+
+/* By then the kernel has written back what nobody changes any more (half a minute by default). */
+#define WRITTEN_BACK_NS (300 * NSEC_PER_SEC)
 
 static int
 queue_upload(struct core *c, const struct inode *inode, const struct stat *st)
@@ -135,18 +139,23 @@ missing_end(struct core *c, const struct inode *inode, struct recovery *rec)
 	return 0;
 }
 
-/* Bytes that were written in place may be lost although size and time survived: only the
- * object's checksum tells that a stored file is still what it was. */
+/*
+ * After a power cut: may the bytes of this generation, which nobody synced, be a mixture?  Those
+ * that were written in place may be lost although size and time survived.  Only the checksum of
+ * an object tells that the file is still what was stored, and its age that it is on the disk.
+ */
 static bool
-is_mixed(struct core *c, const struct inode *inode)
+is_doubtful(struct core *c, const struct inode *inode, const struct recovery *rec, bool differs)
 {
 	struct object object;
 	uint8_t sum[SHA256_LEN];
 	bool same;
 	int fd;
 
+	if (differs)
+		return true;
 	if (inode->object == 0 || index_object_get(c->ix, inode->object, &object) < 0)
-		return false;
+		return inode->state != OBJECT_DIRTY || inode->ctime > rec->newest - WRITTEN_BACK_NS;
 	fd = staging_open(c->st, inode->ino, O_RDONLY);
 	if (fd < 0)
 		return true;
@@ -179,7 +188,7 @@ recover_unstored(struct core *c, const struct inode *inode, struct recovery *rec
 	if (r == 0 && (inode->flags & INODE_TORN) != 0)
 		r = index_mark_torn(c->ix, inode->ino);
 	if (r == 0 && rec->power_cut && inode->synced_generation != inode->generation &&
-	    inode->staged_mtime != 0 && (differs || is_mixed(c, inode))) {
+	    inode->staged_mtime != 0 && is_doubtful(c, inode, rec, differs)) {
 		rec->torn++;
 		r = index_mark_torn(c->ix, inode->ino);
 	}
@@ -421,7 +430,9 @@ core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
 	size_t i;
 	int r;
 
-	r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
+	r = rec.power_cut ? index_newest_change(c->ix, &rec.newest) : 0;
+	if (r >= 0)
+		r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
 	if (r >= 0)
 		r = recover_state(c, OBJECT_DIRTY, &rec, recover_unstored);
 	if (r >= 0 && end != INDEX_ENDED_WELL)

@@ -50,7 +50,7 @@ struct inode {
 	uint32_t flags;			/* enum inode_flags */
 	enum object_state state;
 	uint64_t generation;		/* raised before anything can change the bytes */
-	uint64_t synced_generation;	/* last one whose bytes an fsync put on the disk */
+	uint64_t synced_generation;	/* last one whose bytes an fsync, or an upload, put on the disk */
 	int64_t staged_mtime;		/* the staged file's own mtime when `size` was read from it */
 	uint64_t object;		/* id of the object with the last stored generation; 0: none */
 };
@@ -217,6 +217,8 @@ int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);
 int index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool changed,
     const struct staged_stat *st, struct inode *ret_inode);
 int index_mark_torn(struct index *ix, uint64_t ino);
+/* The latest ctime of all; 0 of an empty index. */
+int index_newest_change(struct index *ix, int64_t *ret_ctime);
 int index_accept_torn(struct index *ix, uint64_t ino);	/* it is to be stored as it is */
 /* The staged bytes of what was not stored are lost: back to the last stored ones, torn. */
 int index_mark_lost(struct index *ix, uint64_t ino);
@@ -331,9 +333,11 @@ struct upload {
 /* Claim an inode for upload: DIRTY at this moment, its key owned, the put recorded as begun
  * (durable with the next index_sync()).  `key` is where it belongs; NULL, or owned by somebody
  * else, or `side`: the object gets a key of its own, .tbfs/o/<id>.
- * -ESTALE not DIRTY (any more); -EBUSY the key is being removed: come back. */
-int index_upload_begin(struct index *ix, uint64_t ino, const char *backend, const char *key,
-    bool side, int64_t now, struct upload *ret_up);
+ * The caller has synced the bytes of this generation.
+ * -ESTALE not DIRTY (any more), or another generation; -EBUSY the key is being removed: come
+ * back. */
+int index_upload_begin(struct index *ix, uint64_t ino, uint64_t generation, const char *backend,
+    const char *key, bool side, int64_t now, struct upload *ret_up);
 /* The object holds this generation.  Returns 1 when the inode is STORED by it, 0 when it had
  * moved on (the object then waits for the next). */
 int index_upload_done(struct index *ix, const struct upload *up, const struct object *stored,

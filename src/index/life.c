@@ -234,3 +234,14 @@ index_list_state(struct index *ix, enum object_state state, uint64_t after,
 	lock_drop(&db->lock);
 	return r;
 }
+
+int
+index_newest_change(struct index *ix, int64_t *ret_ctime)
+{
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = db_int(&ix->reader, ret_ctime, "SELECT max(ctime) FROM inode", "");
+	lock_drop(&ix->reader.lock);
+	return r;
+}

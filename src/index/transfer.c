@@ -46,8 +46,8 @@ side_own(struct db *db, const struct inode *i, const char *backend, uint64_t uns
 }
 
 int
-index_upload_begin(struct index *ix, uint64_t ino, const char *backend, const char *key,
-    bool side, int64_t now, struct upload *ret_up)
+index_upload_begin(struct index *ix, uint64_t ino, uint64_t generation, const char *backend,
+    const char *key, bool side, int64_t now, struct upload *ret_up)
 {
 	struct upload up = { .settle = false };
 	struct db *db = &ix->writer;
@@ -56,8 +56,12 @@ index_upload_begin(struct index *ix, uint64_t ino, const char *backend, const ch
 	if (r < 0)
 		return r;
 	r = inode_load(db, ino, &up.inode);
-	if (r == 0 && (up.inode.state != OBJECT_DIRTY || up.inode.nlink == 0))
+	if (r == 0 && (up.inode.state != OBJECT_DIRTY || up.inode.nlink == 0 ||
+	    up.inode.generation != generation))
 		r = -ESTALE;
+	if (r == 0 && up.inode.synced_generation != generation)
+		r = db_run(db, "UPDATE inode SET synced_generation=generation WHERE ino=?", "i",
+		    (int64_t)ino);
 	if (r == 0 && (side || key == NULL))
 		r = -EEXIST;
 	else if (r == 0)

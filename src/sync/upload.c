@@ -2,10 +2,12 @@
 /*
  * One generation of a file into its object.
  *
- *   settle → choose the key → claim (durable) → read while nobody writes → confirm → commit
+ *   settle → choose the key → sync the bytes → claim (durable) → send while nobody writes
+ *          → confirm → commit
  *
- *   1. The claim and the staged bytes are on the disk before the first byte is sent: after
- *      a crash the index knows which keys may hold what, and what is STORED is whole here.
+ *   1. The staged bytes are on the disk before the claim says so, and the claim before the
+ *      first byte is sent: after a crash the index knows which keys may hold what, and what
+ *      was claimed or STORED is whole here.
  *   2. A generation that is raised meanwhile stops the put; its result is dropped by the
  *      index, which compares.
  *   3. A failure whose end isn't known leaves the key unsettled: the next generation asks
@@ -99,16 +101,18 @@ settle_key(struct syncer *s, struct store *store, const struct upload *up)
 	return -EEXIST;
 }
 
-/* Claim the inode with a key that is ours alone. */
+/* Claim this generation, whose bytes are on the disk, with a key that is ours alone. */
 static int
-claim(struct syncer *s, struct store *store, uint64_t ino, const char *key, struct upload *ret_up)
+claim(struct syncer *s, struct store *store, const struct inode *i, const char *key,
+    struct upload *ret_up)
 {
 	const char *name = store->name;
 	bool side = false;
 	int tries, r;
 
 	for (tries = 0; tries < 3; tries++) {
-		r = index_upload_begin(s->ix, ino, name, key, side, clock_wall_ns(), ret_up);
+		r = index_upload_begin(s->ix, i->ino, i->generation, name, key, side, clock_wall_ns(),
+		    ret_up);
 		if (r < 0 || !ret_up->settle)
 			break;
 		r = settle_key(s, store, ret_up);
@@ -165,23 +169,6 @@ upload_ended(struct upload_job *j, int r, unsigned attempts, const struct error 
 		upload_failed(s, j->up.inode.ino, attempts, r, err);
 }
 
-/* The staged bytes are in the way, not the store: nothing was sent. */
-static void
-upload_unsent(struct upload_job *j, int r, unsigned attempts, const char *what)
-{
-	struct error err = { 0 };
-
-	if (j->up.unsettled == 0)
-		(void)index_upload_undo(j->s->ix, j->up.object.id);
-	if (r == -EBUSY || r == -ESTALE) {
-		(void)index_work_defer(j->s->ix, WORK_UPLOAD, j->up.inode.ino,
-		    clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
-		return;
-	}
-	(void)error_set(&err, r, "its staged file can't be %s: %s", what, strerror(-r));
-	upload_failed(j->s, j->up.inode.ino, attempts, r, &err);
-}
-
 static void
 upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 {
@@ -191,17 +178,6 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 	struct object stored;
 	int r;
 
-	j->fd = core_open_generation(j->s->core, j->node, generation);
-	if (j->fd < 0) {
-		upload_unsent(j, j->fd, attempts, "opened");
-		return;
-	}
-	/* STORED says that the staged file holds the object's bytes, also after a power cut. */
-	if (fsync(j->fd) < 0) {
-		upload_unsent(j, -errno, attempts, "synced");
-		(void)close(j->fd);
-		return;
-	}
 	r = link ? core_link_begin(j->s->core, j->node, generation) : 0;
 	if (r < 0) {
 		r = -ECANCELED;
@@ -224,61 +200,17 @@ upload_claimed(struct upload_job *j, const char *path, unsigned attempts)
 	}
 	if (link)
 		core_link_end(j->s->core, j->node);
-	(void)close(j->fd);
-}
-
-/*
- * Did the store take this generation before the power went, and are the bytes here those
- * that it has?  Then nothing was torn: they were synced before they were sent.  1, 0, or why
- * the store can't tell.
- */
-static int
-was_sent_whole(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
-{
-	CLEANUP_CLOSE int fd = -1;
-	uint8_t sum[SHA256_LEN];
-	struct backend_tag tag;
-	struct object o;
-	int r;
-
-	if (i->object == 0 || index_object_get(s->ix, i->object, &o) < 0 ||
-	    o.put_generation != i->generation || strcmp(o.backend, store->name) != 0)
-		return 0;
-	r = backend_stat(store->backend, o.key, &tag, err);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	if (tag.object_id != o.id || tag.generation != i->generation || !tag.has_sha256 ||
-	    tag.size != i->size)
-		return 0;
-	fd = staging_open(core_staging(s->core), i->ino, O_RDONLY);
-	return fd >= 0 && sha256_fd(fd, 0, tag.size, sum) == 0 &&
-	    memcmp(sum, tag.sha256, SHA256_LEN) == 0;
-}
-
-/* Torn: never over a stored generation without being told to. */
-static int
-check_torn(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
-{
-	int r;
-
-	if (index_has_stored(s->ix, i->ino) == 0)
-		return 0;
-	r = was_sent_whole(s, store, i, err);
-	if (r != 0)
-		return r < 0 ? r : index_accept_torn(s->ix, i->ino);
-	return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
-	    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
 }
 
 /* Is there a reason not to send it at all?  -EAGAIN deferred, others final. */
 static int
-check(struct syncer *s, const struct store *store, const struct inode *i, struct error *err)
+check(struct syncer *s, const struct inode *i, struct error *err)
 {
 	uint64_t max_size = atomic_load(&s->max_size);
-	int r = (i->flags & INODE_TORN) != 0 ? check_torn(s, store, i, err) : 0;
 
-	if (r < 0)
-		return r;
+	if ((i->flags & INODE_TORN) != 0 && index_has_stored(s->ix, i->ino) != 0)
+		return error_set(err, -EINVAL, "torn: it changed after its last close when the daemon or "
+		    "the power went; look at it and write it anew, or store it as it is with `tbfs retry`");
 	if (max_size != 0 && i->size > max_size)
 		return error_set(err, -EFBIG, "larger than upload.max_size (%ju bytes): it stays local",
 		    (uintmax_t)max_size);
@@ -309,7 +241,7 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 	if (r == -ENOENT)
 		(void)error_set(&err, r, "its staged file is missing");
 	if (r == 0)
-		r = check(s, j.store, &inode, &err);
+		r = check(s, &inode, &err);
 	if (r == 0)
 		r = core_natural_key(s->core, ino, &key);
 	if (r == -EINVAL && err.text[0] == '\0')
@@ -326,7 +258,12 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 		return;
 	}
 	j.node = core_pin(s->core, ino);
-	r = j.node == NULL ? -ENOMEM : claim(s, j.store, ino, key, &j.up);
+	j.fd = j.node == NULL ? -ENOMEM : core_open_generation(s->core, j.node, inode.generation);
+	r = j.fd < 0 ? j.fd : core_sync_bytes(s->core, j.node, j.fd);
+	if (r < 0)
+		(void)error_set(&err, r, "its staged file can't be opened or synced: %s", strerror(-r));
+	else
+		r = claim(s, j.store, &inode, key, &j.up);
 	if (r == 0) {
 		/* Where the key isn't the path, the path travels with the object. */
 		if (path == NULL && (key == NULL || strcmp(key, j.up.object.key) != 0))
@@ -335,8 +272,11 @@ upload_run(struct syncer *s, uint64_t ino, unsigned attempts)
 	} else if (r == -EBUSY || r == -ESTALE) {
 		(void)index_work_defer(s->ix, WORK_UPLOAD, ino, clock_wall_ns() + BUSY_WAIT_NS, WAIT_NONE);
 	} else {
-		(void)error_set(&err, r, "it can't be claimed: %s", strerror(-r));
+		if (err.text[0] == '\0')
+			(void)error_set(&err, r, "it can't be claimed: %s", strerror(-r));
 		upload_failed(s, ino, attempts, r == -EINVAL ? -EIO : r, &err);
 	}
+	if (j.fd >= 0)
+		(void)close(j.fd);
 	core_unpin(s->core, j.node);
 }

@@ -287,7 +287,7 @@ life(struct rig *rig, uint64_t dir, unsigned *done)
 	if (r < 0)
 		return r;
 	*done = 3;
-	r = index_upload_begin(rig->ix, inode.ino, "local", "d/a", false, 10, &up);
+	r = index_upload_begin(rig->ix, inode.ino, inode.generation, "local", "d/a", false, 10, &up);
 	if (r < 0)
 		return r;
 	*done = 4;
