@@ -28,6 +28,7 @@
  */
 #include "core/node.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -36,6 +37,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { BATCH = 256 };
@@ -139,30 +141,33 @@ missing_end(struct core *c, const struct inode *inode, struct recovery *rec)
 	return 0;
 }
 
+/* Are the staged bytes those of the object? */
+static bool
+is_objects(struct core *c, uint64_t ino, const struct object *object)
+{
+	CLEANUP_CLOSE int fd = staging_open(c->st, ino, O_RDONLY);
+	uint8_t sum[SHA256_LEN];
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size == object->size &&
+	    sha256_fd(fd, 0, object->size, sum) == 0 && memcmp(sum, object->sha256, SHA256_LEN) == 0;
+}
+
 /*
  * After a power cut: may the bytes of this generation, which nobody synced, be a mixture?  Those
  * that were written in place may be lost although size and time survived.  Only the checksum of
- * an object tells that the file is still what was stored, and its age that it is on the disk.
+ * an object tells that the file is still what was stored, whatever its time says, and its age
+ * that it is on the disk.
  */
 static bool
 is_doubtful(struct core *c, const struct inode *inode, const struct recovery *rec, bool differs)
 {
 	struct object object;
-	uint8_t sum[SHA256_LEN];
-	bool same;
-	int fd;
 
-	if (differs)
-		return true;
-	if (inode->object == 0 || index_object_get(c->ix, inode->object, &object) < 0)
-		return inode->state != OBJECT_DIRTY || inode->ctime > rec->newest - WRITTEN_BACK_NS;
-	fd = staging_open(c->st, inode->ino, O_RDONLY);
-	if (fd < 0)
-		return true;
-	same = object.size == inode->size && sha256_fd(fd, 0, object.size, sum) == 0 &&
-	    memcmp(sum, object.sha256, SHA256_LEN) == 0;
-	(void)close(fd);
-	return !same;
+	if (inode->object != 0 && index_object_get(c->ix, inode->object, &object) == 0)
+		return !is_objects(c, inode->ino, &object);
+	return differs || inode->state != OBJECT_DIRTY ||
+	    inode->ctime > rec->newest - WRITTEN_BACK_NS;
 }
 
 /* OPEN or DIRTY when the daemon went. */
