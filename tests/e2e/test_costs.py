@@ -117,6 +117,7 @@ def test_an_operation_costs_what_the_table_says(prepared, name):
     for n in range(times):
         do(folder, n)
     found = [(b - a) / times for a, b in zip(before, meter.read())]
-    allowed = table()[name]
-    for column, is_, most in zip(COLUMNS, found, allowed):
-        assert is_ <= most * 1.02 + .05, f"{name}: {is_:.2f} {column}, HACKING.md says {most}"
+    # What is done once may meet the daemon's own looks at the index.
+    noise = [.05] * 4 if times > 1 else [1, 12, 1, 1]
+    for column, is_, most, more in zip(COLUMNS, found, table()[name], noise):
+        assert is_ <= most * 1.02 + more, f"{name}: {is_:.2f} {column}, HACKING.md says {most}"

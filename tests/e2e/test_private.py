@@ -19,10 +19,16 @@ USER, UID = "www-data", 33
 
 @pytest.fixture(scope="module", autouse=True)
 def fuse_for_all():
-    """As Debian's udev has it; where nobody runs udev only root may open the device."""
+    """What a booted Debian has: a device that all may open (udev), and /etc/mtab, without which
+    fusermount3 unmounts nothing (systemd)."""
     before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     os.chmod("/dev/fuse", 0o666)
+    bare = not os.path.lexists("/etc/mtab")
+    if bare:
+        os.symlink("../proc/self/mounts", "/etc/mtab")
     yield
+    if bare:
+        os.unlink("/etc/mtab")
     os.chmod("/dev/fuse", before)
 
 
