@@ -118,10 +118,10 @@ image_read_tiff(struct job *j, struct image *im)
 	if (known) {
 		image_set_size(&j->meta, picture.width, picture.height,
 		    j->meta.orientation >= 5);
-		if (picture.raw)
+		if (picture.raw) {
 			image_set_raw(&j->meta, picture.dng);
-		if (picture.raw)
 			return false;
+		}
 		if (picture.width == 0)
 			return true;		/* neither ended nor whole: said so */
 	}

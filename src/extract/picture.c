@@ -84,20 +84,20 @@ picture_sketch(const AVFrame *frame, int width, int height, uint8_t *ret)
 	    ret, 3 * width);
 }
 
-bool
-picture_aspect_ok(AVRational aspect)
+double
+picture_square_width(int width, AVRational aspect)
 {
-	return aspect.num > 0 && aspect.den > 0 && av_q2d(aspect) > 0.05 && av_q2d(aspect) < 20;
+	double a = aspect.num > 0 && aspect.den > 0 ? av_q2d(aspect) : 1;
+
+	return a > 0.05 && a < 20 ? width * a : width;
 }
 
 /* As displayed, with square pixels, within side × side. */
 static void
 picture_fit(const AVFrame *frame, AVRational aspect, int side, int *ret_width, int *ret_height)
 {
-	double w = frame->width, h = frame->height, most;
+	double w = picture_square_width(frame->width, aspect), h = frame->height, most;
 
-	if (picture_aspect_ok(aspect))
-		w *= av_q2d(aspect);
 	most = w > h ? w : h;
 	if (most > side) {
 		w *= side / most;

@@ -8,8 +8,9 @@
 
 #include <libavutil/frame.h>
 
-/* Does a pixel's width : height make sense, or is it a container's nonsense? */
-bool picture_aspect_ok(AVRational aspect);
+/* How wide `width` pixels are shown whose width : height is `aspect`, in square pixels; as many
+ * where that is a container's nonsense. */
+double picture_square_width(int width, AVRational aspect);
 
 /*
  * The frame in sRGB, 3 bytes a pixel without padding, not turned: square

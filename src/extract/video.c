@@ -99,19 +99,6 @@ video_read_tags(const struct media *media)
 		m->has_position = m->has_altitude = false;
 }
 
-/* Pixels that are wide or narrow: the lines are as long as a screen shows them. */
-static uint32_t
-video_square(const struct media *media, uint32_t width)
-{
-	AVStream *s = media->format->streams[media->video];
-	AVRational aspect = av_guess_sample_aspect_ratio(media->format, s, NULL);
-
-	if (!picture_aspect_ok(aspect))
-		return width;
-	width = (uint32_t)lrint(width * av_q2d(aspect));
-	return width > 0 ? width : 1;
-}
-
 static void
 video_read_stream(const struct media *media)
 {
@@ -130,7 +117,10 @@ video_read_stream(const struct media *media)
 		m->video.height = (uint32_t)p->height;
 	}
 	m->video.rotation = turns[media_orientation(s)];
-	width = video_square(media, m->video.width);
+	width = (uint32_t)lrint(picture_square_width((int)m->video.width,
+	    av_guess_sample_aspect_ratio(media->format, media->format->streams[media->video], NULL)));
+	if (width == 0 && m->video.width > 0)
+		width = 1;
 	m->width = m->video.rotation % 180 != 0 ? m->video.height : width;
 	m->height = m->video.rotation % 180 != 0 ? width : m->video.height;
 	if (rate.num > 0 && rate.den > 0)

@@ -18,6 +18,14 @@ on_side(const char *key)
 	return strncmp(key, ".tbfs/o/", 8) == 0;
 }
 
+/* A put of this generation is to be sent there. */
+static int
+put_begun(struct db *db, uint64_t object, uint64_t generation, int64_t now)
+{
+	return db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
+	    (int64_t)generation, now, (int64_t)object);
+}
+
 /* ---- upload ---- */
 
 static int
@@ -78,8 +86,7 @@ index_upload_begin(struct index *ix, uint64_t ino, uint64_t generation, const ch
 	if (r == 0 && !up.settle) {
 		up.object.put_generation = up.inode.generation;
 		up.object.begun = now;
-		r = db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
-		    (int64_t)up.inode.generation, now, (int64_t)up.object.id);
+		r = put_begun(db, up.object.id, up.inode.generation, now);
 	}
 	r = db_end(ix, r);
 	if (r == 0)
@@ -268,8 +275,7 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
 		return r < 0 ? r : -EBUSY;
 	}
 	if (r == 0)
-		r = db_run(db, "UPDATE object SET put_generation=?, begun=? WHERE id=?", "iii",
-		    (int64_t)m.from.generation, now, (int64_t)m.to.id);
+		r = put_begun(db, m.to.id, m.from.generation, now);
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_move = m;
