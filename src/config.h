@@ -147,6 +147,8 @@ int config_reload(struct config *cfg, char **ret_note, struct error *err);
 
 /* "90", "500ms", "10m", "1h", "7d" as ns; -EINVAL. */
 int config_parse_duration(const char *text, int64_t *ret_ns);
+/* "4096", "10M", "2G" as bytes; -EINVAL. */
+int config_parse_size(const char *text, int64_t *ret_bytes);
 
 /* As `systemd-escape --path`: malloc'd, NULL without memory. */
 char *config_escape_path(const char *path);

@@ -14,7 +14,8 @@ enum lock_rank {
 	RANK_TABLE = 10,	/* core: the table of inodes in memory */
 	RANK_OBJECT = 20,	/* core: one inode's open state */
 	RANK_INDEX = 30,	/* the database connections */
-	RANK_QUEUE = 40,	/* job queues, worker pools */
+	RANK_USAGE = 40,	/* index: what is counted below each directory */
+	RANK_QUEUE = 50,	/* job queues, worker pools */
 };
 
 struct lock {

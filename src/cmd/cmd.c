@@ -35,6 +35,13 @@ const struct cmd cmd_table[] = {
 	    NULL },
 	{ "url", cmd_url, "[--expires TIME] PATH ...", "an address that lets anybody read the file for a time",
 	    "  --expires TIME     at most 7d [1h]\n" },
+	{ "quota", cmd_quota, "set [--bytes SIZE] [--files COUNT] PATH ... | show [--json] [PATH ...]",
+	    "how much may be at and below a directory",
+	    "  --bytes SIZE       the sizes of all files together; K, M, G, T; none takes it away\n"
+	    "  --files COUNT      all that are no directories; none takes it away\n"
+	    "  --json             one document a line\n"
+	    "What tbfs derives (thumbs/, meta.json) does not count.  show tells the quotas that hold where\n"
+	    "a path stands and those below it; no PATH: all of the only mount.\n" },
 	{ "config", cmd_config, "[-c FILE] [-o KEY=VALUE,...] [MOUNTPOINT]",
 	    "every option, its value and where that comes from", NULL },
 	{ NULL },

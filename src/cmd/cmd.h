@@ -35,6 +35,7 @@ int cmd_status(int argc, char **argv);
 int cmd_info(int argc, char **argv);
 int cmd_retry(int argc, char **argv);
 int cmd_url(int argc, char **argv);
+int cmd_quota(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 
 /* "tbfs: sentence" on stderr; returns code. */

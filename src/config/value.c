@@ -66,6 +66,12 @@ config_parse_duration(const char *text, int64_t *ret_ns)
 	return parse_unit(text, duration_units, NSEC_PER_SEC, ret_ns);
 }
 
+int
+config_parse_size(const char *text, int64_t *ret_bytes)
+{
+	return parse_unit(text, size_units, 1, ret_bytes);
+}
+
 static int
 parse_bool(const char *text, bool *ret_value)
 {

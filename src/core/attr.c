@@ -133,18 +133,23 @@ truncate_staged(struct core *c, struct node *n, uint64_t size)
 static int
 set_size(struct core *c, uint64_t ino, uint64_t size)
 {
+	bool metered = index_meter_begin(c->ix, ino) > 0;
 	struct node *n = node_get(c, ino);
 	struct inode inode;
-	int r;
+	int r = n == NULL ? -ENOMEM : metered ? index_meter_grow(c->ix, ino, size) : 0;
 
-	if (n == NULL)
-		return -ENOMEM;
-	r = index_get(c->ix, ino, &inode);
+	if (r == 0)
+		r = index_get(c->ix, ino, &inode);
 	if (r == 0 && inode.state == OBJECT_REMOTE)
 		r = node_hydrate(c, &inode);
 	if (r == 0)
 		r = truncate_staged(c, n, size);
-	node_put(c, n);
+	if (r == 0 && metered)
+		index_meter_cut(c->ix, ino, size);
+	if (metered)
+		index_meter_end(c->ix, ino);
+	if (n != NULL)
+		node_put(c, n);
 	return r;
 }
 

@@ -158,6 +158,8 @@ struct handle {
 	bool writer;
 	bool was_still;			/* a client may rely on attributes that could move from now on */
 	bool kill_priv;			/* the inode has setuid or setgid bits a write must clear */
+	bool metered;			/* a quota is above it: what it writes must pass the daemon */
+	bool backed;			/* it counts among the users of the node's registered descriptor */
 };
 
 /* A new file, open.  -EEXIST when the name is taken. */
@@ -178,6 +180,10 @@ void core_release(struct core *c, struct handle *h);
 /* A descriptor of the staged file for this handle, to be closed by the caller; for what
  * passthrough doesn't carry (fallocate, lseek, copy_file_range). */
 int core_handle_fd(struct core *c, struct handle *h, int mode);
+/* The file is to reach at least up to `end`; -EDQUOT when a quota has no room for that.  When
+ * nothing came of it, core_shrunk() says so. */
+int core_grow(struct core *c, struct handle *h, uint64_t end);
+void core_shrunk(struct core *c, struct handle *h);
 /* Through the daemon: bytes changed by this handle (clears setuid for `who`). */
 void core_written(struct core *c, struct handle *h, const struct caller *who);
 

@@ -216,6 +216,7 @@ handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct 
 	if (h->writer && atomic_fetch_add(&n->writers, 1) == 0)
 		atomic_store(&n->writer_since, clock_wall_ns());
 	node_unlock(c, n);
+	h->metered = h->writer && index_meter_begin(c->ix, h->ino) > 0;
 	*ret_handle = h;
 	return 0;
 }
@@ -332,6 +333,9 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 	*h = (struct handle){ .ino = ino, .node = n, .fd = r, .flags = flags,
 		.writer = wants_write(flags), .was_still = still,
 		.kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
+	h->metered = h->writer && index_meter_begin(c->ix, ino) > 0;
+	if (h->metered && (flags & O_TRUNC) != 0)
+		index_meter_cut(c->ix, ino, 0);
 	*ret_handle = h;
 	return 0;
 }
@@ -438,6 +442,8 @@ core_release(struct core *c, struct handle *h)
 	}
 	n->opens--;
 	node_unlock(c, n);
+	if (h->metered)
+		index_meter_end(c->ix, h->ino);
 	if (h->fd >= 0)
 		(void)close(h->fd);
 	free(h);
@@ -453,6 +459,21 @@ core_handle_fd(struct core *c, struct handle *h, int mode)
 		return fd < 0 ? -errno : fd;
 	}
 	return staging_open(c->st, h->ino, mode);
+}
+
+int
+core_grow(struct core *c, struct handle *h, uint64_t end)
+{
+	return h->metered ? index_meter_grow(c->ix, h->ino, end) : 0;
+}
+
+void
+core_shrunk(struct core *c, struct handle *h)
+{
+	struct stat st;
+
+	if (h->metered && staging_stat(c->st, h->ino, &st) == 0)
+		index_meter_cut(c->ix, h->ino, (uint64_t)st.st_size);
 }
 
 void
@@ -490,7 +511,8 @@ core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, i
 		}
 	}
 	node_unlock(c, n);
-	if (id <= 0 && h->writer) {
+	h->backed = id > 0;
+	if (h->metered || (id <= 0 && h->writer)) {
 		fd = staging_open(c->st, n->ino, O_RDWR);
 		if (fd < 0)
 			return fd;
@@ -509,8 +531,9 @@ core_backing_drop(struct core *c, struct handle *h)
 	struct node *n = h->node;
 	int32_t id = 0;
 
-	if (h->fd >= 0)
+	if (!h->backed)
 		return 0;
+	h->backed = false;
 	node_lock(c, n);
 	if (n->backing != 0 && --n->backing_users == 0) {
 		id = n->backing;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/xattr.h>
 
 enum { XATTR_VALUE_MAX = 65536, LIST_ROOM = 65536, URL_EXPIRES = 3600 };
@@ -86,6 +87,24 @@ virtual_error(struct core *c, const struct inode *inode, void *buf, size_t room)
 	return -ENODATA;
 }
 
+/* Of a directory: what users have at and below it. */
+static ssize_t
+virtual_usage(struct core *c, uint64_t ino, const char *what, void *buf, size_t room)
+{
+	bool bytes = strcmp(what, "rsize") == 0;
+	struct usage usage;
+	char text[24];
+	int r;
+
+	if (!bytes && strcmp(what, "rfiles") != 0)
+		return -ENODATA;
+	r = index_usage(c->ix, ino, &usage);
+	if (r < 0)
+		return r;
+	(void)snprintf(text, sizeof(text), "%jd", (intmax_t)(bytes ? usage.bytes : usage.files));
+	return answer(text, buf, room);
+}
+
 static ssize_t
 virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t room)
 {
@@ -102,6 +121,8 @@ virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t ro
 		(void)snprintf(text, sizeof(text), "%ju", (uintmax_t)ino);
 		return answer(text, buf, room);
 	}
+	if (S_ISDIR(inode.mode))
+		return virtual_usage(c, ino, what, buf, room);
 	if (inode.state == OBJECT_NONE)
 		return -ENODATA;
 	if (strcmp(what, "state") == 0) {

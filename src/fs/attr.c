@@ -191,14 +191,28 @@ op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	reply(req, core_removexattr(req_core(req), ino, name));
 }
 
+/* In a tree with a limit the limit is what there is, and its rest is free, as far as the disk
+ * has that. */
+static void
+within(int64_t limit, int64_t used, int64_t unit, fsblkcnt_t *total, fsblkcnt_t *free_io)
+{
+	fsblkcnt_t rest = used < limit ? (fsblkcnt_t)((limit - used) / unit) : 0;
+
+	if (limit == 0)
+		return;
+	*total = (fsblkcnt_t)((limit + unit - 1) / unit);
+	if (rest < *free_io)
+		*free_io = rest;
+}
+
 void
 op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct staging_space space;
 	struct statvfs st = { .f_bsize = 4096, .f_frsize = 4096, .f_namemax = INDEX_NAME_MAX };
+	struct quota room;
 	int r = staging_space(core_staging(req_core(req)), &space);
 
-	(void)ino;
 	if (r < 0) {
 		reply(req, r);
 		return;
@@ -207,5 +221,11 @@ op_statfs(fuse_req_t req, fuse_ino_t ino)
 	st.f_bfree = st.f_bavail = space.available / 4096;
 	st.f_files = space.files;
 	st.f_ffree = st.f_favail = space.files_free;
+	if (index_quota_room(core_index(req_core(req)), ino, &room) == 0) {
+		within(room.limit.bytes, room.used.bytes, 4096, &st.f_blocks, &st.f_bfree);
+		within(room.limit.files, room.used.files, 1, &st.f_files, &st.f_ffree);
+		st.f_bavail = st.f_bfree;
+		st.f_favail = st.f_ffree;
+	}
 	(void)fuse_reply_statfs(req, &st);
 }

@@ -38,9 +38,11 @@ prepare(struct fs *fs, struct handle *h, bool sync_name, struct fuse_file_info *
 		return r;
 	}
 	fi->fh = (uint64_t)(uintptr_t)h;
-	if (*ret_backing == 0)
-		fi->keep_cache = (h->flags & (O_DIRECT | O_TRUNC)) == 0;
-	fi->direct_io = *ret_backing == 0 && (h->flags & O_DIRECT) != 0;
+	/* A quota is to see what is written: beside the kernel's descriptor too, and in one request,
+	 * which is refused whole. */
+	fi->direct_io = (h->metered && (*ret_backing != 0 || fs->direct_mmap)) ||
+	    (*ret_backing == 0 && (h->flags & O_DIRECT) != 0);
+	fi->keep_cache = *ret_backing == 0 && !fi->direct_io && (h->flags & O_TRUNC) == 0;
 	count_open(fs, *ret_backing);
 	return 0;
 }
@@ -168,10 +170,17 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 		reply(req, -EIO);
 		return;
 	}
+	r = core_grow(req_core(req), h, (uint64_t)off + size);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
 	if (!fi->writepage)
 		core_written(req_core(req), h, &who);
 	/* All of it or an error, never a part: callers ignore short counts. */
 	r = pwrite_full(h->fd, buf, size, (uint64_t)off);
+	if (r < 0)
+		core_shrunk(req_core(req), h);
 	if (r < 0)
 		reply(req, r);
 	else
@@ -223,11 +232,20 @@ op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
     struct fuse_file_info *fi)
 {
 	struct caller who = req_caller(req);
-	CLEANUP_CLOSE int fd = core_handle_fd(req_core(req), fi_handle(fi), O_RDWR);
+	struct handle *h = fi_handle(fi);
+	CLEANUP_CLOSE int fd = core_handle_fd(req_core(req), h, O_RDWR);
+	int r = fd;
 
 	(void)ino;
-	core_written(req_core(req), fi_handle(fi), &who);
-	reply(req, fd < 0 ? fd : fallocate(fd, mode, off, len) < 0 ? -errno : 0);
+	if (r >= 0 && (mode & FALLOC_FL_KEEP_SIZE) == 0)
+		r = core_grow(req_core(req), h, (uint64_t)off + (uint64_t)len);
+	if (r >= 0) {
+		core_written(req_core(req), h, &who);
+		r = fallocate(fd, mode, off, len) < 0 ? -errno : 0;
+		if (r < 0)
+			core_shrunk(req_core(req), h);
+	}
+	reply(req, r);
 }
 
 void
@@ -248,6 +266,17 @@ op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file
 		(void)fuse_reply_lseek(req, at);
 }
 
+/* No more than there is: what is asked for may be "all of it". */
+static size_t
+copy_length(int in, off_t off, size_t len)
+{
+	struct stat st;
+
+	if (fstat(in, &st) < 0 || st.st_size <= off)
+		return 0;
+	return len < (uint64_t)(st.st_size - off) ? len : (size_t)(st.st_size - off);
+}
+
 void
 op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
     struct fuse_file_info *fi_in, fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out,
@@ -257,6 +286,7 @@ op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	CLEANUP_CLOSE int in = core_handle_fd(req_core(req), fi_handle(fi_in), O_RDONLY);
 	CLEANUP_CLOSE int out = core_handle_fd(req_core(req), fi_handle(fi_out), O_RDWR);
 	ssize_t n;
+	int r;
 
 	(void)ino_in;
 	(void)ino_out;
@@ -264,8 +294,16 @@ op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		reply(req, in < 0 ? in : out);
 		return;
 	}
+	len = copy_length(in, off_in, len);
+	r = core_grow(req_core(req), fi_handle(fi_out), (uint64_t)off_out + len);
+	if (r < 0) {
+		reply(req, r);
+		return;
+	}
 	core_written(req_core(req), fi_handle(fi_out), &who);
 	n = copy_file_range(in, &off_in, out, &off_out, len, (unsigned)flags);
+	if (n < (ssize_t)len)
+		core_shrunk(req_core(req), fi_handle(fi_out));
 	if (n < 0)
 		reply(req, -errno);
 	else

@@ -63,10 +63,11 @@ init_seen(struct fs *fs, const char *buf, size_t len)
 	const struct init_in *init = (const void *)(buf + sizeof(*in));
 
 	fs->init_unique = in->unique;
-	if (len < sizeof(*in) + sizeof(*init) || (init->flags & INIT_BIT_EXT) == 0 ||
-	    (init->flags2 & INIT2_PASSTHROUGH) == 0 || fs->want_passthrough == PASSTHROUGH_OFF)
+	if (len < sizeof(*in) + sizeof(*init) || (init->flags & INIT_BIT_EXT) == 0)
 		return;
-	atomic_store(&fs->passthrough, true);
+	fs->direct_mmap = (init->flags2 & INIT2_DIRECT_IO_MMAP) != 0;
+	if ((init->flags2 & INIT2_PASSTHROUGH) != 0 && fs->want_passthrough != PASSTHROUGH_OFF)
+		atomic_store(&fs->passthrough, true);
 }
 
 static ssize_t

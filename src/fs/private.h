@@ -30,6 +30,7 @@ struct fs {
 	enum fs_passthrough want_passthrough;
 	_Atomic bool passthrough;	/* negotiated, and works */
 	uint64_t init_unique;		/* of the INIT request; first loop thread */
+	bool direct_mmap;		/* what is opened with direct_io can be mapped; set by INIT */
 	unsigned n_threads;
 	pthread_t *threads;
 	pthread_t notifier;

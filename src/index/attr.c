@@ -21,16 +21,15 @@ index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode
 		i.mode = (mask & ATTR_MODE) != 0 ? (i.mode & ~07777u) | (to->mode & 07777u) : i.mode;
 		i.uid = (mask & ATTR_UID) != 0 ? to->uid : i.uid;
 		i.gid = (mask & ATTR_GID) != 0 ? to->gid : i.gid;
-		i.size = (mask & ATTR_SIZE) != 0 ? to->size : i.size;
 		i.atime = (mask & ATTR_ATIME) != 0 ? to->atime : i.atime;
 		i.mtime = (mask & ATTR_MTIME) != 0 ? to->mtime : i.mtime;
 		i.ctime = (mask & ATTR_CTIME) != 0 ? to->ctime : i.ctime;
 		/* While the staged file owns the time, it was set there as well. */
 		if ((mask & ATTR_MTIME) != 0 && i.state == OBJECT_OPEN)
 			i.staged_mtime = to->mtime;
-		r = db_run(db, "UPDATE inode SET mode=?, uid=?, gid=?, size=?, atime=?, mtime=?, ctime=?,"
-		    " staged_mtime=? WHERE ino=?", "iiiiiiiii", (int64_t)i.mode, (int64_t)i.uid, (int64_t)i.gid,
-		    (int64_t)i.size, i.atime, i.mtime, i.ctime, i.staged_mtime, (int64_t)ino);
+		r = db_run(db, "UPDATE inode SET mode=?, uid=?, gid=?, atime=?, mtime=?, ctime=?,"
+		    " staged_mtime=? WHERE ino=?", "iiiiiiii", (int64_t)i.mode, (int64_t)i.uid, (int64_t)i.gid,
+		    i.atime, i.mtime, i.ctime, i.staged_mtime, (int64_t)ino);
 	}
 	r = db_end(ix, r);
 	if (r == 0)

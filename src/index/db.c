@@ -13,6 +13,7 @@
 
 #include "base/log.h"
 #include "index/index.h"
+#include "index/usage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -308,6 +309,7 @@ db_begin(struct index *ix)
 	atomic_fetch_add(&ix->waiting, 1);
 	lock_take(&ix->writer.lock);
 	atomic_fetch_sub(&ix->waiting, 1);
+	usage_refresh(ix);
 	if (ix->group_size > 0) {
 		r = db_run(&ix->writer, "SAVEPOINT member", "");
 		return r < 0 ? db_end(ix, r) : 0;
@@ -347,6 +349,8 @@ group_commit(struct index *ix, int r)
 	if (r == 0) {
 		atomic_fetch_add(&ix->changes, ix->group_size);
 		atomic_fetch_add_explicit(&ix->commits, 1, memory_order_relaxed);
+	} else {
+		usage_forget(ix);
 	}
 	ix->group = NULL;
 	ix->group_size = 0;
@@ -366,6 +370,7 @@ db_end(struct index *ix, int r)
 	struct group_member me;
 	int lost = 0;
 
+	usage_ended(ix, r < 0);
 	if (r < 0)
 		lost = group_undo(ix, r);
 	else if (ix->group_size > 0)

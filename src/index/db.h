@@ -23,6 +23,7 @@ enum { DB_STATEMENTS = 256 };
 
 struct index;
 struct quiet;
+struct usage_tree;
 
 struct db {
 	sqlite3 *handle;
@@ -83,6 +84,7 @@ struct index {
 	_Atomic bool broken;		/* a sync failed */
 	int wal_frames;			/* in the log after the last commit; writer.lock */
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
+	struct usage_tree *usage;	/* NULL until the index is recovered */
 	char *dir;
 	bool is_new;			/* no recovery has ended yet since it was made */
 	bool recovered;			/* this time's has */

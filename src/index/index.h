@@ -180,8 +180,8 @@ int index_restore(struct index *ix, const struct inode *inode, uint64_t parent, 
 /* ---- attributes (attr.c) ---- */
 
 enum index_attr {
-	ATTR_MODE = 1 << 0, ATTR_UID = 1 << 1, ATTR_GID = 1 << 2, ATTR_SIZE = 1 << 3,
-	ATTR_ATIME = 1 << 4, ATTR_MTIME = 1 << 5, ATTR_CTIME = 1 << 6,
+	ATTR_MODE = 1 << 0, ATTR_UID = 1 << 1, ATTR_GID = 1 << 2,
+	ATTR_ATIME = 1 << 3, ATTR_MTIME = 1 << 4, ATTR_CTIME = 1 << 5,
 };
 /* Set the attributes named by mask from *to. */
 int index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode *to,
@@ -298,6 +298,35 @@ struct index_status {
 	int64_t oldest_unstored;	/* wall clock ns of the oldest change not stored; 0: none */
 };
 int index_status(struct index *ix, struct index_status *ret_status);
+
+/* ---- what is below a directory, and how much may be (usage.c, quota.c) ---- */
+
+/* Files are all that are no directories, an inode with several names once, where the oldest
+ * stands; bytes are the sizes of the regular ones.  What is derived doesn't count. */
+struct usage {
+	int64_t bytes, files;
+};
+int index_usage(struct index *ix, uint64_t dir, struct usage *ret_usage);
+
+/* A directory's limits: each 0 when there is none. */
+struct quota {
+	uint64_t dir;
+	struct usage limit, used;
+};
+int index_quota_set(struct index *ix, uint64_t dir, const struct usage *limit);
+int index_quota_each(struct index *ix, int (*fn)(void *arg, const struct quota *q), void *arg);
+/* What still fits where an inode stands, for bytes and files each as the tightest limit has it;
+ * -ENOENT there is none. */
+int index_quota_room(struct index *ix, uint64_t ino, struct quota *ret_room);
+
+/* Names and sizes that would exceed a limit are refused with -EDQUOT by index_create(),
+ * index_link() and index_rename().  For bytes that are about to be written: between these two
+ * an inode is metered, 1, or 0 when no limit is above it. */
+int index_meter_begin(struct index *ix, uint64_t ino);
+void index_meter_end(struct index *ix, uint64_t ino);
+/* A metered file is to grow to `size`; -EDQUOT.  It has been cut, or hasn't grown after all. */
+int index_meter_grow(struct index *ix, uint64_t ino, uint64_t size);
+void index_meter_cut(struct index *ix, uint64_t ino, uint64_t size);
 
 /* ---- objects (object.c, transfer.c) ---- */
 

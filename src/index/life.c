@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "index/index.h"
+#include "index/usage.h"
 
 #include <errno.h>
 #include <string.h>
@@ -63,7 +64,7 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
     const struct quiet *quiet, struct inode *ret_inode)
 {
 	struct db *db = &ix->writer;
-	struct inode i;
+	struct inode i, was;
 	int r = db_begin(ix);
 
 	if (r < 0)
@@ -72,6 +73,8 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 	if (r == 0) {
 		uint32_t flags = i.flags;
 
+		was = i;
+
 		/* Who writes it anew makes it whole; who only looks doesn't. */
 		if (st->mtime != i.staged_mtime || st->size != i.size)
 			i.flags &= ~(uint32_t)INODE_TORN;
@@ -79,6 +82,8 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 	}
 	if (r == 0 && i.nlink > 0)
 		r = work_quiet(db, ino, quiet, true);
+	if (r == 0)
+		usage_resized(db, &was, i.size);
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_inode = i;
@@ -116,12 +121,13 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
     const struct staged_stat *st, struct inode *ret_inode)
 {
 	struct db *db = &ix->writer;
-	struct inode i;
+	struct inode i, was;
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
 	r = inode_load(db, ino, &i);
+	was = i;
 	if (r == 0 && (i.generation != generation || i.state != OBJECT_OPEN))
 		r = -ESTALE;
 	if (r == 0) {
@@ -136,6 +142,8 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0)
 			r = work_add(db, WORK_DERIVE, ino, clock_wall_ns());
 	}
+	if (r == 0)
+		usage_resized(db, &was, i.size);
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_inode = i;

@@ -10,6 +10,7 @@
  *      ctime of the inode, except when the entry is derived.
  */
 #include "index/tree.h"
+#include "index/usage.h"
 
 #include <errno.h>
 #include <string.h>
@@ -154,6 +155,15 @@ inode_unlinked(struct db *db, struct inode *inode, int64_t now)
 	    (int64_t)inode->nlink, now, (int64_t)inode->ino);
 }
 
+void
+counted(struct db *db, const struct inode *inode, uint64_t from, uint64_t to)
+{
+	if (S_ISDIR(inode->mode))
+		usage_dir_moved(db, inode->ino, to);
+	else
+		usage_moved(db, inode, from, to);
+}
+
 /* ---- create, link ---- */
 
 int
@@ -175,6 +185,9 @@ index_create(struct index *ix, uint64_t parent, const char *name, const struct i
 	r = parent_check(db, parent);
 	if (r == 0)
 		r = dentry_insert(db, parent, name, new.ino, new.ino);
+	/* A name that is taken is that before it is one too many. */
+	if (r == 0)
+		r = usage_fits(db, 0, parent, usage_of(db, &new));
 	if (r == 0)
 		r = inode_insert(db, &new);
 	if (r == 0 && target != NULL)
@@ -182,6 +195,8 @@ index_create(struct index *ix, uint64_t parent, const char *name, const struct i
 		    (int)strlen(target));
 	if (r == 0)
 		r = parent_touch(db, parent, dir ? 1 : 0, new.ctime, (new.flags & INODE_DERIVED) != 0);
+	if (r == 0)
+		counted(db, &new, 0, parent);
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_inode = new;
@@ -226,11 +241,16 @@ index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, in
 		r = -EMLINK;
 	if (r == 0)
 		r = dentry_insert(db, parent, name, id, ino);
+	/* Another name of what has one counts nowhere; one that was unnamed begins to. */
+	if (r == 0 && inode.nlink == 0)
+		r = usage_fits(db, 0, parent, usage_of(db, &inode));
 	if (r == 0)
 		r = db_run(db, "UPDATE inode SET nlink=nlink+1, ctime=? WHERE ino=?", "ii", now,
 		    (int64_t)ino);
 	if (r == 0)
 		r = parent_touch(db, parent, 0, now, false);
+	if (r == 0 && inode.nlink == 0)
+		counted(db, &inode, 0, parent);
 	r = db_end(ix, r);
 	if (r < 0)
 		return r;
@@ -246,6 +266,7 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 {
 	struct inode gone = { 0 };
 	struct db *db = &ix->writer;
+	uint64_t counted_in = 0;
 	int r = db_begin(ix);
 
 	if (r < 0)
@@ -255,8 +276,10 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 		r = dentry_find(db, parent, name, &gone);
 	if (r == 0 && S_ISDIR(gone.mode))
 		r = -EISDIR;
-	if (r == 0)
+	if (r == 0) {
+		counted_in = usage_place(db, &gone, parent);
 		r = inode_unlinked(db, &gone, gone.ctime);
+	}
 	if (r == 0)
 		r = dentry_point(db, parent, name, ino);
 	else if (r == -ENOENT)
@@ -265,6 +288,8 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 		r = -ENOENT;
 	if (r == 0)
 		r = work_add(db, WORK_UPLOAD, ino, due);
+	if (r == 0 && gone.ino != 0)
+		counted(db, &gone, counted_in, usage_place(db, &gone, 0));
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_gone = gone;
@@ -273,8 +298,18 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 
 /* ---- unlink, rmdir ---- */
 
-/* Remove everything below a directory that holds only derived entries; -ENOTEMPTY when
- * something else is there.  Their rows stay with nlink 0 until they are reaped. */
+/* 0, or -ENOTEMPTY: something below is no derived entry. */
+static int
+only_derived(struct db *db, uint64_t dir)
+{
+	int64_t one;
+	int r = db_int(db, &one, TREE_BELOW "SELECT 1 FROM tree t JOIN inode i ON i.ino=t.ino"
+	    " WHERE (i.flags & 1)=0 AND i.ino<>?1 LIMIT 1", "i", (int64_t)dir);
+
+	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;
+}
+
+/* Remove everything below a directory.  The rows stay with nlink 0 until they are reaped. */
 static int
 remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 {
@@ -295,17 +330,14 @@ remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 		name_read(q, 0, name);
 		inode_read(q, 1, &child);
 		db_done(q);
-		r = 0;
-		if ((child.flags & INODE_DERIVED) == 0)
-			return -ENOTEMPTY;
-		if (S_ISDIR(child.mode))
-			r = remove_derived(db, child.ino, now, depth + 1);
+		r = S_ISDIR(child.mode) ? remove_derived(db, child.ino, now, depth + 1) : 0;
 		if (r == 0)
 			r = dentry_delete(db, dir, name);
 		if (r == 0)
 			r = inode_unlinked(db, &child, now);
 		if (r < 0)
 			return r;
+		counted(db, &child, dir, 0);
 	}
 }
 
@@ -316,8 +348,10 @@ empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int6
 	int64_t one;
 	int r;
 
-	if (how == INDEX_RMDIR_ALL || (how == INDEX_RMDIR_USER && !derived))
-		return remove_derived(db, dir->ino, now, 0);
+	if (how == INDEX_RMDIR_ALL || (how == INDEX_RMDIR_USER && !derived)) {
+		r = only_derived(db, dir->ino);
+		return r == 0 ? remove_derived(db, dir->ino, now, 0) : r;
+	}
 	r = db_int(db, &one, "SELECT 1 FROM dentry WHERE parent=? LIMIT 1", "i", (int64_t)dir->ino);
 	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;
 }
@@ -328,6 +362,7 @@ index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
 {
 	struct db *db = &ix->writer;
 	struct inode inode;
+	uint64_t counted_in = 0;
 	int r = db_begin(ix);
 
 	if (r < 0)
@@ -335,8 +370,10 @@ index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
 	r = dentry_find(db, parent, name, &inode);
 	if (r == 0 && S_ISDIR(inode.mode))
 		r = -EISDIR;
-	if (r == 0)
+	if (r == 0) {
+		counted_in = usage_place(db, &inode, parent);
 		r = dentry_delete(db, parent, name);
+	}
 	if (r == 0)
 		r = inode_unlinked(db, &inode, now);
 	/* It lives on under another name: so must its object. */
@@ -344,6 +381,8 @@ index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
 		r = work_add(db, WORK_RELOCATE, inode.ino, now);
 	if (r == 0)
 		r = parent_touch(db, parent, 0, now, (inode.flags & INODE_DERIVED) != 0);
+	if (r == 0)
+		counted(db, &inode, counted_in, usage_place(db, &inode, 0));
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_inode = inode;
@@ -371,6 +410,8 @@ index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdi
 		r = inode_unlinked(db, &inode, now);
 	if (r == 0)
 		r = parent_touch(db, parent, -1, now, (inode.flags & INODE_DERIVED) != 0);
+	if (r == 0)
+		counted(db, &inode, parent, 0);
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_inode = inode;

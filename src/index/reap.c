@@ -5,6 +5,7 @@
  * row.  What is found without a row is put back by its place.
  */
 #include "index/tree.h"
+#include "index/usage.h"
 
 #include "base/clock.h"
 
@@ -80,6 +81,10 @@ index_reap(struct index *ix, uint64_t ino)
 		r = db_run(db, "DELETE FROM xattr WHERE ino=?", "i", id);
 	if (r == 0 && S_ISLNK(inode.mode))
 		r = db_run(db, "DELETE FROM symlink WHERE ino=?", "i", id);
+	if (r == 0 && S_ISDIR(inode.mode)) {
+		usage_dir_gone(db, ino);
+		r = db_run(db, "DELETE FROM quota WHERE dir=?", "i", id);
+	}
 	if (r == 0)
 		r = db_run(db, "DELETE FROM work WHERE id=? AND kind IN (1,2,4,6,7)", "i", id);
 	/* What was derived from it goes by the processor's hand, when `rm -r` has had its turn. */

@@ -4,6 +4,7 @@
  * neither name, and what goes with it (the replaced inode's end, relocations) is queued in it.
  */
 #include "index/tree.h"
+#include "index/usage.h"
 
 #include <errno.h>
 #include <string.h>
@@ -149,6 +150,51 @@ rename_exchange(struct db *db, const struct rename_call *c, struct inode *src, s
 	return r;
 }
 
+/* ---- what it does to the counts ---- */
+
+/* One of the two inodes, before and after. */
+struct party {
+	struct inode was, now;
+	uint64_t from, to;		/* directories where it counts; 0: nowhere */
+	struct usage usage;		/* of what counts there afterwards */
+};
+
+static void
+party_after(struct db *db, struct party *p, const struct inode *now, uint64_t named)
+{
+	p->now = *now;
+	p->to = usage_place(db, now, named);
+	p->usage = usage_of(db, now);
+}
+
+/* Into a tree with a limit only what fits there, less what goes from it. */
+static int
+party_fits(struct db *db, const struct party *p, const struct party *other)
+{
+	struct usage more = p->usage;
+
+	if (other->from == p->to && other->to != p->to) {
+		more.bytes -= other->usage.bytes;
+		more.files -= other->usage.files;
+	}
+	return p->to == 0 ? 0 : usage_fits(db, p->from, p->to, more);
+}
+
+static void
+party_counted(struct db *db, const struct party *p)
+{
+	bool flipped = ((p->was.flags ^ p->now.flags) & INODE_DERIVED) != 0;
+
+	if (flipped && S_ISDIR(p->was.mode)) {
+		usage_forget(db->owner);
+	} else if (flipped) {
+		counted(db, &p->was, p->from, 0);
+		counted(db, &p->now, 0, p->to);
+	} else {
+		counted(db, &p->was, p->from, p->to);
+	}
+}
+
 int
 index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newparent,
     const char *newname, unsigned flags, const struct quiet *quiet,
@@ -156,6 +202,7 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 {
 	struct rename_call c = { parent, newparent, name, newname, quiet, quiet->now };
 	struct inode src, dst = { 0 };
+	struct party a = { 0 }, b = { 0 };
 	struct db *db = &ix->writer;
 	int r = db_begin(ix);
 
@@ -171,6 +218,10 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		else if (r == 0 && (flags & INDEX_NOREPLACE) != 0)
 			r = -EEXIST;
 	}
+	if (r == 0) {
+		a = (struct party){ .was = src, .from = usage_place(db, &src, parent) };
+		b = (struct party){ .was = dst, .from = usage_place(db, &dst, newparent) };
+	}
 	/* Two names of one inode: POSIX says nothing happens. */
 	if (r == 0 && dst.ino == src.ino)
 		dst.ino = 0;
@@ -182,6 +233,20 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		r = set_derived(db, &src, (flags & INDEX_NEW_IS_DERIVED) != 0);
 		if (r == 0 && (flags & INDEX_EXCHANGE) != 0 && dst.ino != 0)
 			r = set_derived(db, &dst, (flags & INDEX_OLD_IS_DERIVED) != 0);
+	}
+	if (r == 0) {
+		party_after(db, &a, &src, newparent);
+		if (dst.ino != 0)
+			party_after(db, &b, &dst, (flags & INDEX_EXCHANGE) != 0 ? parent : 0);
+		else
+			b = (struct party){ 0 };
+		r = party_fits(db, &a, &b);
+	}
+	if (r == 0)
+		r = party_fits(db, &b, &a);
+	if (r == 0) {
+		party_counted(db, &a);
+		party_counted(db, &b);
 	}
 	r = db_end(ix, r);
 	if (r == 0)

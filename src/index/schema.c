@@ -16,6 +16,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "index/index.h"
+#include "index/usage.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -27,7 +28,7 @@
 #include <unistd.h>
 
 enum {
-	SCHEMA_VERSION = 1,
+	SCHEMA_VERSION = 2,
 	APPLICATION_ID = 0x74626673,	/* "tbfs" */
 	SEQUENCE_BLOCK = 65536,		/* numbers reserved at a time */
 	CHECKPOINT_BYTES = 16 << 20,	/* size of the log that asks for a checkpoint */
@@ -36,6 +37,10 @@ enum {
 	GROW_BYTES = 1 << 20,
 	SNAPSHOTS_KEPT = 6,
 };
+
+/* What version 2 added; of each 0: no limit. */
+#define SCHEMA_2 \
+	"CREATE TABLE quota(dir INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, files INTEGER NOT NULL);"
 
 static const char schema_sql[] =
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -70,6 +75,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
+	SCHEMA_2
 	"INSERT INTO meta VALUES('object_seq',0),('sequence_limit',2),('clean',1),('life',''),('fresh',1);";
 
 static int
@@ -175,6 +181,121 @@ schema_verify(struct index *ix, sqlite3 *h, struct error *err)
 	return ok ? 0 : damaged(ix, words, err);
 }
 
+/* ---- snapshots ---- */
+
+static void
+prune_snapshots(const char *dir)
+{
+	struct dirent **names;
+	int n = scandir(dir, &names, NULL, alphasort), i, keep = 0;
+
+	for (i = n - 1; i >= 0; i--) {
+		if (strncmp(names[i]->d_name, "index-", 6) == 0 && ++keep > SNAPSHOTS_KEPT) {
+			char path[4400];
+
+			(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
+			(void)unlink(path);
+		}
+		free(names[i]);
+	}
+	if (n >= 0)
+		free(names);
+}
+
+static int
+copy_database(struct index *ix, sqlite3 *from, const char *to, struct error *err)
+{
+	sqlite3_backup *b;
+	sqlite3 *h = NULL;
+	int r = 0;
+
+	if (sqlite3_open(to, &h) != SQLITE_OK) {
+		r = error_set(err, -EIO, "snapshot %s can't be written: %s", to, sqlite3_errmsg(h));
+	} else {
+		b = sqlite3_backup_init(h, "main", from, "main");
+		if (b == NULL || sqlite3_backup_step(b, -1) != SQLITE_DONE)
+			r = error_set(err, -EIO, "snapshot %s: %s", to, sqlite3_errmsg(h));
+		if (b != NULL)
+			(void)sqlite3_backup_finish(b);
+		if (r == 0)
+			r = schema_verify(ix, h, err);
+	}
+	(void)sqlite3_close(h);
+	return r;
+}
+
+/* A verified copy of what the connection `from` sees. */
+static int
+snapshot_write(struct index *ix, sqlite3 *from, struct error *err)
+{
+	char dir[4096], tmp[4200], path[4200], stamp[32];
+	CLEANUP_CLOSE int fd = -1;
+	time_t now = time(NULL);
+	struct tm tm;
+	int r;
+
+	(void)snprintf(dir, sizeof(dir), "%s/snapshots", ix->dir);
+	r = mkdir_parents(AT_FDCWD, dir, 0700);
+	if (r < 0)
+		return error_set(err, r, "%s can't be made: %s", dir, strerror(-r));
+	(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
+	(void)snprintf(path, sizeof(path), "%s/index-%s.db", dir, stamp);
+	(void)snprintf(tmp, sizeof(tmp), "%s/index-%s.db.tmp", dir, stamp);
+	(void)unlink(tmp);
+	r = copy_database(ix, from, tmp, err);
+	if (r == 0) {
+		fd = open(tmp, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)
+			r = error_set(err, -errno, "snapshot %s: %s", path, strerror(errno));
+	}
+	if (r < 0) {
+		(void)unlink(tmp);
+		return r;
+	}
+	(void)fsync_dirat(AT_FDCWD, dir);
+	prune_snapshots(dir);
+	return 0;
+}
+
+int
+index_snapshot(struct index *ix, struct error *err)
+{
+	uint64_t changes = atomic_load(&ix->changes);
+	int r = changes == ix->snapshot_changes ? 0 : snapshot_write(ix, ix->maintenance, err);
+
+	if (r == 0)
+		ix->snapshot_changes = changes;
+	return r;
+}
+
+/* ---- setting up ---- */
+
+/* From the version that is its place to the next. */
+static const char *const upgrades[SCHEMA_VERSION] = { [1] = SCHEMA_2 };
+
+/* One transaction, after a copy that can be gone back to. */
+static int
+schema_upgrade(struct index *ix, int version, struct error *err)
+{
+	sqlite3 *h = ix->writer.handle;
+	char sql[64];
+	int r;
+
+	if (version < 1)
+		return damaged(ix, "it has no version", err);
+	r = snapshot_write(ix, h, err);
+	if (r == 0)
+		r = run_script(ix, h, "BEGIN IMMEDIATE;", err);
+	for (; r == 0 && version < SCHEMA_VERSION; version++)
+		r = run_script(ix, h, upgrades[version], err);
+	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d; COMMIT;", SCHEMA_VERSION);
+	if (r == 0)
+		r = run_script(ix, h, sql, err);
+	if (r == 0)
+		log_info("the index has schema %d now; what it was is in %s/snapshots", SCHEMA_VERSION, ix->dir);
+	return r;
+}
+
 int
 schema_setup(struct index *ix, struct error *err)
 {
@@ -204,6 +325,8 @@ schema_setup(struct index *ix, struct error *err)
 		    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);
+	else if (r == 0 && version < SCHEMA_VERSION)
+		r = schema_upgrade(ix, version, err);
 	return r;
 }
 
@@ -332,6 +455,8 @@ index_recovered(struct index *ix, const char *life)
 	r = db_end(ix, r);
 	if (r == 0)
 		r = index_sync(ix);
+	if (r == 0)
+		r = usage_start(ix);
 	ix->recovered = r == 0;
 	return r;
 }
@@ -378,6 +503,7 @@ index_close(struct index *ix, bool clean)
 		lock_drop(&ix->writer.lock);
 		(void)index_sync(ix);
 	}
+	usage_stop(ix);
 	(void)close(ix->wal_fd);
 	(void)sqlite3_close_v2(ix->maintenance);
 	db_close(&ix->reader);
@@ -406,81 +532,3 @@ index_checkpoint(struct index *ix)
 	(void)sqlite3_wal_checkpoint_v2(ix->maintenance, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }
 
-/* ---- snapshots ---- */
-
-static void
-prune_snapshots(const char *dir)
-{
-	struct dirent **names;
-	int n = scandir(dir, &names, NULL, alphasort), i, keep = 0;
-
-	for (i = n - 1; i >= 0; i--) {
-		if (strncmp(names[i]->d_name, "index-", 6) == 0 && ++keep > SNAPSHOTS_KEPT) {
-			char path[4400];
-
-			(void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
-			(void)unlink(path);
-		}
-		free(names[i]);
-	}
-	if (n >= 0)
-		free(names);
-}
-
-static int
-copy_database(struct index *ix, const char *to, struct error *err)
-{
-	sqlite3_backup *b;
-	sqlite3 *h = NULL;
-	int r = 0;
-
-	if (sqlite3_open(to, &h) != SQLITE_OK) {
-		r = error_set(err, -EIO, "snapshot %s can't be written: %s", to, sqlite3_errmsg(h));
-	} else {
-		b = sqlite3_backup_init(h, "main", ix->maintenance, "main");
-		if (b == NULL || sqlite3_backup_step(b, -1) != SQLITE_DONE)
-			r = error_set(err, -EIO, "snapshot %s: %s", to, sqlite3_errmsg(h));
-		if (b != NULL)
-			(void)sqlite3_backup_finish(b);
-		if (r == 0)
-			r = schema_verify(ix, h, err);
-	}
-	(void)sqlite3_close(h);
-	return r;
-}
-
-int
-index_snapshot(struct index *ix, struct error *err)
-{
-	char dir[4096], tmp[4200], path[4200], stamp[32];
-	uint64_t changes = atomic_load(&ix->changes);
-	CLEANUP_CLOSE int fd = -1;
-	time_t now = time(NULL);
-	struct tm tm;
-	int r;
-
-	if (changes == ix->snapshot_changes)
-		return 0;
-	(void)snprintf(dir, sizeof(dir), "%s/snapshots", ix->dir);
-	r = mkdir_parents(AT_FDCWD, dir, 0700);
-	if (r < 0)
-		return error_set(err, r, "%s can't be made: %s", dir, strerror(-r));
-	(void)strftime(stamp, sizeof(stamp), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
-	(void)snprintf(path, sizeof(path), "%s/index-%s.db", dir, stamp);
-	(void)snprintf(tmp, sizeof(tmp), "%s/index-%s.db.tmp", dir, stamp);
-	(void)unlink(tmp);
-	r = copy_database(ix, tmp, err);
-	if (r == 0) {
-		fd = open(tmp, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)
-			r = error_set(err, -errno, "snapshot %s: %s", path, strerror(errno));
-	}
-	if (r < 0) {
-		(void)unlink(tmp);
-		return r;
-	}
-	(void)fsync_dirat(AT_FDCWD, dir);
-	prune_snapshots(dir);
-	ix->snapshot_changes = changes;
-	return 0;
-}

@@ -28,6 +28,8 @@ int dentry_delete(struct db *db, uint64_t parent, const char *name);
 int parent_check(struct db *db, uint64_t parent);
 /* The directory gained or lost an entry; `links`: by how much its nlink moves. */
 int parent_touch(struct db *db, uint64_t parent, int links, int64_t now, bool derived);
+/* `inode` as it was counted in directory `from` and now is in `to` (0: nowhere). */
+void counted(struct db *db, const struct inode *inode, uint64_t from, uint64_t to);
 /* A directory that is to go must be empty, or becomes so. */
 int empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int64_t now);
 

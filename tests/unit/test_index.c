@@ -502,6 +502,106 @@ test_an_index_is_new_until_a_recovery_ended(void **state)
 	rig_down(&rig);
 }
 
+/* ---- schema ---- */
+
+/* Run SQL on the file, while nobody has it. */
+static void
+on_file(struct rig *rig, const char *name, const char *sql, int *ret_value)
+{
+	char path[256];
+	sqlite3_stmt *q;
+	sqlite3 *h;
+
+	(void)snprintf(path, sizeof(path), "%s/%s", rig->dir, name);
+	assert_int_equal(sqlite3_open(path, &h), SQLITE_OK);
+	if (ret_value == NULL) {
+		assert_int_equal(sqlite3_exec(h, sql, NULL, NULL, NULL), SQLITE_OK);
+	} else {
+		assert_int_equal(sqlite3_prepare_v2(h, sql, -1, &q, NULL), SQLITE_OK);
+		assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+		*ret_value = sqlite3_column_int(q, 0);
+		(void)sqlite3_finalize(q);
+	}
+	assert_int_equal(sqlite3_close(h), SQLITE_OK);
+}
+
+/* The only snapshot becomes <dir>/snapshot, which goes with the directory. */
+static void
+take_snapshot(struct rig *rig)
+{
+	char dir[128], from[512], to[128];
+	struct dirent *e;
+	int n = 0;
+	DIR *d;
+
+	(void)snprintf(dir, sizeof(dir), "%s/snapshots", rig->dir);
+	(void)snprintf(to, sizeof(to), "%s/snapshot", rig->dir);
+	d = opendir(dir);
+	assert_non_null(d);
+	while ((e = readdir(d)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		(void)snprintf(from, sizeof(from), "%s/%s", dir, e->d_name);
+		n++;
+	}
+	(void)closedir(d);
+	assert_int_equal(n, 1);
+	assert_int_equal(rename(from, to), 0);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+static void
+test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
+{
+	struct usage limit = { .files = 1 };
+	struct inode inode;
+	struct rig rig;
+	int number;
+
+	(void)state;
+	rig_up(&rig);
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &file_tmpl, NULL, &inode), 0);
+	index_close(rig.ix, true);
+	on_file(&rig, "index.db", "DROP TABLE quota; PRAGMA user_version=1", NULL);
+	rig_open(&rig);
+	take_snapshot(&rig);
+	on_file(&rig, "snapshot", "PRAGMA user_version", &number);
+	assert_int_equal(number, 1);
+	on_file(&rig, "snapshot", "SELECT count(*) FROM dentry", &number);
+	assert_int_equal(number, 1);
+	/* What the new one knows works, and what the old one held is there. */
+	assert_int_equal(index_lookup(rig.ix, INDEX_ROOT, "a", &inode), 0);
+	assert_int_equal(index_quota_set(rig.ix, INDEX_ROOT, &limit), 0);
+	rig_reopen(&rig);
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "b", &file_tmpl, NULL, &inode), -EDQUOT);
+	rig_down(&rig);
+}
+
+static void
+test_a_schema_that_is_not_ours_is_refused(void **state)
+{
+	struct index_options opt = { .life = "one boot" };
+	struct error err = { 0 };
+	char sql[64];
+	enum index_end end;
+	struct rig rig;
+	int ours;
+
+	(void)state;
+	rig_up(&rig);
+	index_close(rig.ix, true);
+	opt.dir = rig.dir;
+	on_file(&rig, "index.db", "PRAGMA user_version", &ours);
+	on_file(&rig, "index.db", "PRAGMA user_version=1000", NULL);
+	assert_int_equal(index_open(&opt, &rig.ix, &end, &err), -EPROTO);
+	on_file(&rig, "index.db", "PRAGMA user_version=0", NULL);
+	assert_int_equal(index_open(&opt, &rig.ix, &end, &err), -EUCLEAN);
+	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d", ours);
+	on_file(&rig, "index.db", sql, NULL);
+	rig_open(&rig);
+	rig_down(&rig);
+}
+
 int
 main(void)
 {
@@ -513,6 +613,8 @@ main(void)
 		cmocka_unit_test(test_numbers_are_never_used_twice),
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
+		cmocka_unit_test(test_an_older_schema_is_upgraded_after_a_snapshot),
+		cmocka_unit_test(test_a_schema_that_is_not_ours_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, faults_up, NULL);

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * What is below each directory, kept in memory: a tree of the directories alone, where a change
+ * walks up and a question looks once.  It says nothing that the database doesn't: it is counted
+ * from there at the start, and again when it lost track (a commit that failed, a directory
+ * that became derived, no memory).
+ *
+ *   1. A file counts once, where the oldest of its names stands (index_place()).
+ *   2. What is derived does not count, and neither do directories: a quota is about what users
+ *      put there, and must not depend on when the processor gets round to it.
+ *   3. The tree changes with the writer's lock held, in the order of the transactions, and one
+ *      that fails after it told of a change has it counted anew; but for a meter's size, which is
+ *      charged when bytes are about to be written.
+ */
+#include "index/usage.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { METER_SLOTS = 1024, DIR_SLOTS_MIN = 1024 };
+
+struct usage_tree {
+	struct lock lock;		/* RANK_USAGE: all of it */
+	_Atomic bool lost;		/* to be counted anew */
+	bool touched;			/* by the transaction that is open (writer.lock) */
+	_Atomic unsigned limits;	/* directories that have one */
+	struct usage_dir **dirs;
+	size_t dir_slots, dir_count;
+	struct usage_meter *meters[METER_SLOTS];
+};
+
+static size_t
+slot_of(const struct usage_tree *t, uint64_t ino)
+{
+	return (size_t)(ino * 0x9e3779b97f4a7c15u >> 20) & (t->dir_slots - 1);
+}
+
+struct usage_dir *
+usage_find(const struct usage_tree *t, uint64_t dir)
+{
+	struct usage_dir *d;
+
+	if (t->dir_slots == 0)
+		return NULL;
+	for (d = t->dirs[slot_of(t, dir)]; d != NULL && d->ino != dir; d = d->next)
+		;
+	return d;
+}
+
+void
+usage_each(const struct usage_tree *t, void (*fn)(void *arg, struct usage_dir *d), void *arg)
+{
+	struct usage_dir *d, *next;
+	size_t i;
+
+	for (i = 0; i < t->dir_slots; i++)
+		for (d = t->dirs[i]; d != NULL; d = next) {
+			next = d->next;
+			fn(arg, d);
+		}
+}
+
+static void
+grow(struct usage_tree *t)
+{
+	size_t slots = t->dir_slots == 0 ? DIR_SLOTS_MIN : t->dir_slots * 2, old = t->dir_slots, i;
+	struct usage_dir **dirs = calloc(slots, sizeof(struct usage_dir *)), **was = t->dirs;
+
+	if (dirs == NULL)
+		return;
+	t->dirs = dirs;
+	t->dir_slots = slots;
+	for (i = 0; i < old; i++)
+		while (was[i] != NULL) {
+			struct usage_dir *d = was[i];
+
+			was[i] = d->next;
+			d->next = dirs[slot_of(t, d->ino)];
+			dirs[slot_of(t, d->ino)] = d;
+		}
+	free(was);
+}
+
+/* The directory, made when it is new; NULL without memory. */
+static struct usage_dir *
+dir_get(struct usage_tree *t, uint64_t ino)
+{
+	struct usage_dir *d = usage_find(t, ino);
+
+	if (d != NULL)
+		return d;
+	if (t->dir_count >= t->dir_slots)
+		grow(t);
+	d = t->dir_slots == 0 ? NULL : calloc(1, sizeof(*d));
+	if (d == NULL)
+		return NULL;
+	d->ino = ino;
+	d->next = t->dirs[slot_of(t, ino)];
+	t->dirs[slot_of(t, ino)] = d;
+	t->dir_count++;
+	return d;
+}
+
+static void
+clear(struct usage_tree *t)
+{
+	size_t i;
+
+	for (i = 0; i < t->dir_slots; i++)
+		while (t->dirs[i] != NULL) {
+			struct usage_dir *d = t->dirs[i];
+
+			t->dirs[i] = d->next;
+			free(d);
+		}
+	free(t->dirs);
+	t->dirs = NULL;
+	t->dir_slots = t->dir_count = 0;
+	atomic_store(&t->limits, 0);
+}
+
+void
+usage_add(struct usage_dir *at, struct usage more)
+{
+	for (; at != NULL; at = at->parent) {
+		at->total.bytes += more.bytes;
+		at->total.files += more.files;
+	}
+}
+
+static bool
+is_above(const struct usage_dir *above, const struct usage_dir *d)
+{
+	while (d != NULL && d != above)
+		d = d->parent;
+	return d != NULL;
+}
+
+static bool
+over(int64_t total, int64_t more, int64_t limit)
+{
+	return limit > 0 && more > 0 && more > limit - total;
+}
+
+/* The same, but for what is `common` or above it. */
+static bool
+is_over_below(const struct usage_dir *at, const struct usage_dir *common, struct usage more)
+{
+	for (; at != NULL && !is_above(at, common); at = at->parent)
+		if (over(at->total.bytes, more.bytes, at->limit.bytes) ||
+		    over(at->total.files, more.files, at->limit.files))
+			return true;
+	return false;
+}
+
+bool
+usage_is_over(const struct usage_dir *at, struct usage more)
+{
+	return is_over_below(at, NULL, more);
+}
+
+unsigned
+usage_limits(const struct index *ix)
+{
+	return ix->usage == NULL ? 0 : atomic_load(&ix->usage->limits);
+}
+
+void
+usage_limit(struct usage_tree *t, struct usage_dir *d, struct usage limit)
+{
+	bool had = d->limit.bytes > 0 || d->limit.files > 0, has = limit.bytes > 0 || limit.files > 0;
+
+	d->limit = limit;
+	if (has && !had)
+		atomic_fetch_add(&t->limits, 1);
+	else if (had && !has)
+		atomic_fetch_sub(&t->limits, 1);
+}
+
+/* ---- meters ---- */
+
+struct usage_meter *
+usage_meter(const struct usage_tree *t, uint64_t ino)
+{
+	struct usage_meter *m = t->meters[ino % METER_SLOTS];
+
+	while (m != NULL && m->ino != ino)
+		m = m->next;
+	return m;
+}
+
+struct usage_meter *
+usage_meter_new(struct usage_tree *t, uint64_t ino)
+{
+	struct usage_meter *m = calloc(1, sizeof(*m));
+
+	if (m == NULL)
+		return NULL;
+	m->ino = ino;
+	m->next = t->meters[ino % METER_SLOTS];
+	t->meters[ino % METER_SLOTS] = m;
+	return m;
+}
+
+void
+usage_meter_free(struct usage_tree *t, struct usage_meter *m)
+{
+	struct usage_meter **at = &t->meters[m->ino % METER_SLOTS];
+
+	while (*at != m)
+		at = &(*at)->next;
+	*at = m->next;
+	free(m);
+}
+
+/* ---- counting ---- */
+
+static bool
+counts(const struct inode *inode)
+{
+	return !S_ISDIR(inode->mode) && (inode->flags & INODE_DERIVED) == 0;
+}
+
+static struct usage
+own(const struct usage_tree *t, const struct inode *inode)
+{
+	const struct usage_meter *m = usage_meter(t, inode->ino);
+
+	if (!counts(inode))
+		return (struct usage){ 0 };
+	return (struct usage){ .files = 1,
+		.bytes = !S_ISREG(inode->mode) ? 0 : m != NULL ? m->size : (int64_t)inode->size };
+}
+
+static int
+count_dirs(struct usage_tree *t, struct db *db)
+{
+	sqlite3_stmt *q;
+	int r = dir_get(t, INDEX_ROOT) == NULL ? -ENOMEM : 0;
+
+	if (r == 0)
+		r = db_query(db, &q, "SELECT d.ino, d.parent FROM inode i JOIN dentry d ON d.ino=i.ino"
+		    " WHERE (i.mode & 61440)=16384", "");
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		struct usage_dir *d = dir_get(t, (uint64_t)sqlite3_column_int64(q, 0));
+		struct usage_dir *parent = dir_get(t, (uint64_t)sqlite3_column_int64(q, 1));
+
+		r = d == NULL || parent == NULL ? -ENOMEM : 0;
+		if (r == 0)
+			d->parent = parent;
+		else
+			db_done(q);
+	}
+	return r;
+}
+
+static bool
+is_oldest_name(struct db *db, uint64_t ino, int64_t id)
+{
+	int64_t oldest = id;
+
+	(void)db_int(db, &oldest, "SELECT min(id) FROM dentry WHERE ino=?", "i", (int64_t)ino);
+	return oldest == id;
+}
+
+static int
+count_files(struct usage_tree *t, struct db *db)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT d.parent, d.id," INODE_COLUMNS " FROM dentry d"
+	    " JOIN inode i ON i.ino=d.ino WHERE (i.mode & 61440)<>16384 AND (i.flags & 1)=0", "");
+
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		struct usage_dir *d = usage_find(t, (uint64_t)sqlite3_column_int64(q, 0));
+		struct usage_meter *m;
+		struct inode inode;
+
+		inode_read(q, 2, &inode);
+		r = 0;
+		if (inode.nlink > 1 && !is_oldest_name(db, inode.ino, sqlite3_column_int64(q, 1)))
+			continue;
+		usage_add(d, own(t, &inode));
+		m = usage_meter(t, inode.ino);
+		if (m != NULL)
+			m->dir = (uint64_t)sqlite3_column_int64(q, 0);
+	}
+	return r;
+}
+
+static int
+count_limits(struct usage_tree *t, struct db *db)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT dir, bytes, files FROM quota", "");
+
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		struct usage_dir *d = usage_find(t, (uint64_t)sqlite3_column_int64(q, 0));
+		struct usage limit = { sqlite3_column_int64(q, 1), sqlite3_column_int64(q, 2) };
+
+		r = 0;
+		if (d != NULL)
+			usage_limit(t, d, limit);
+	}
+	return r;
+}
+
+static int
+count(struct index *ix)
+{
+	struct usage_tree *t = ix->usage;
+	struct db *db = &ix->writer;
+	size_t i;
+	int r;
+
+	lock_take(&t->lock);
+	clear(t);
+	for (i = 0; i < METER_SLOTS; i++) {
+		struct usage_meter *m;
+
+		for (m = t->meters[i]; m != NULL; m = m->next)
+			m->dir = 0;
+	}
+	r = count_dirs(t, db);
+	if (r == 0)
+		r = count_files(t, db);
+	if (r == 0)
+		r = count_limits(t, db);
+	atomic_store(&t->lost, r < 0);
+	lock_drop(&t->lock);
+	return r;
+}
+
+void
+usage_refresh(struct index *ix)
+{
+	int r;
+
+	if (ix->usage == NULL || !atomic_load(&ix->usage->lost))
+		return;
+	r = count(ix);
+	if (r < 0)
+		log_err("index: what is below the directories can't be counted (%s): quotas do not hold",
+		    strerror(-r));
+}
+
+void
+usage_forget(struct index *ix)
+{
+	if (ix->usage != NULL)
+		atomic_store(&ix->usage->lost, true);
+}
+
+int
+usage_start(struct index *ix)
+{
+	int r;
+
+	ix->usage = calloc(1, sizeof(*ix->usage));
+	if (ix->usage == NULL)
+		return -ENOMEM;
+	lock_init(&ix->usage->lock, RANK_USAGE);
+	lock_take(&ix->writer.lock);
+	r = count(ix);
+	lock_drop(&ix->writer.lock);
+	return r;
+}
+
+void
+usage_stop(struct index *ix)
+{
+	size_t i;
+
+	if (ix->usage == NULL)
+		return;
+	clear(ix->usage);
+	for (i = 0; i < METER_SLOTS; i++)
+		while (ix->usage->meters[i] != NULL)
+			usage_meter_free(ix->usage, ix->usage->meters[i]);
+	lock_release(&ix->usage->lock);
+	free(ix->usage);
+	ix->usage = NULL;
+}
+
+struct usage_tree *
+usage_lock(struct index *ix)
+{
+	struct usage_tree *t = ix->usage;
+
+	if (t == NULL)
+		return NULL;
+	if (atomic_load(&t->lost)) {
+		lock_take(&ix->writer.lock);
+		usage_refresh(ix);
+		lock_drop(&ix->writer.lock);
+	}
+	lock_take(&t->lock);
+	return t;
+}
+
+void
+usage_lock_tree(struct usage_tree *t)
+{
+	lock_take(&t->lock);
+}
+
+void
+usage_unlock(struct usage_tree *t)
+{
+	lock_drop(&t->lock);
+}
+
+/* ---- in a transaction ---- */
+
+void
+usage_ended(struct index *ix, bool failed)
+{
+	struct usage_tree *t = ix->usage;
+
+	if (t == NULL || !t->touched)
+		return;
+	t->touched = false;
+	if (failed)
+		atomic_store(&t->lost, true);
+}
+
+static void
+touch(struct usage_tree *t)
+{
+	lock_take(&t->lock);
+	t->touched = true;
+}
+
+uint64_t
+usage_place(struct db *db, const struct inode *inode, uint64_t named)
+{
+	int64_t dir = 0;
+
+	if (named != 0 && (inode->nlink == 1 || S_ISDIR(inode->mode)))
+		return named;
+	if (inode->nlink > 0)
+		(void)db_int(db, &dir, "SELECT parent FROM dentry WHERE ino=? ORDER BY id LIMIT 1", "i",
+		    (int64_t)inode->ino);
+	return (uint64_t)dir;
+}
+
+void
+usage_moved(struct db *db, const struct inode *inode, uint64_t from, uint64_t to)
+{
+	struct usage_tree *t = db->owner->usage;
+	struct usage_meter *m;
+	struct usage u;
+
+	if (t == NULL || from == to || !counts(inode))
+		return;
+	touch(t);
+	u = own(t, inode);
+	usage_add(usage_find(t, to), u);
+	usage_add(usage_find(t, from), (struct usage){ -u.bytes, -u.files });
+	m = usage_meter(t, inode->ino);
+	if (m != NULL)
+		m->dir = to;
+	lock_drop(&t->lock);
+}
+
+void
+usage_resized(struct db *db, const struct inode *inode, uint64_t size)
+{
+	struct usage_tree *t = db->owner->usage;
+	struct usage more = { 0 };
+	struct usage_meter *m;
+	int64_t dir = 0;
+
+	if (t == NULL || !counts(inode) || inode->nlink == 0)
+		return;
+	touch(t);
+	m = usage_meter(t, inode->ino);
+	/* What is charged already stays so while it is metered: bytes may be under way. */
+	if (m != NULL && m->size < (int64_t)size) {
+		more.bytes = (int64_t)size - m->size;
+		m->size = (int64_t)size;
+		dir = (int64_t)m->dir;
+	} else if (m == NULL) {
+		more.bytes = (int64_t)size - (int64_t)inode->size;
+	}
+	if (more.bytes != 0 && dir == 0)
+		(void)db_int(db, &dir, "SELECT parent FROM dentry WHERE ino=? ORDER BY id LIMIT 1", "i",
+		    (int64_t)inode->ino);
+	if (more.bytes != 0)
+		usage_add(usage_find(t, (uint64_t)dir), more);
+	lock_drop(&t->lock);
+}
+
+void
+usage_dir_moved(struct db *db, uint64_t dir, uint64_t parent)
+{
+	struct usage_tree *t = db->owner->usage;
+	struct usage_dir *d, *to;
+
+	if (t == NULL)
+		return;
+	touch(t);
+	to = usage_find(t, parent);
+	d = dir_get(t, dir);
+	if (d == NULL || (to == NULL && parent != 0)) {
+		atomic_store(&t->lost, true);
+	} else if (d->parent != to) {
+		usage_add(d->parent, (struct usage){ -d->total.bytes, -d->total.files });
+		usage_add(to, d->total);
+		d->parent = to;
+	}
+	lock_drop(&t->lock);
+}
+
+void
+usage_dir_gone(struct db *db, uint64_t dir)
+{
+	struct usage_tree *t = db->owner->usage;
+	struct usage_dir *d, **at;
+
+	if (t == NULL)
+		return;
+	touch(t);
+	d = usage_find(t, dir);
+	if (d != NULL) {
+		usage_limit(t, d, (struct usage){ 0 });
+		for (at = &t->dirs[slot_of(t, dir)]; *at != d; at = &(*at)->next)
+			;
+		*at = d->next;
+		t->dir_count--;
+		free(d);
+	}
+	lock_drop(&t->lock);
+}
+
+struct usage
+usage_of(struct db *db, const struct inode *inode)
+{
+	struct usage_tree *t = db->owner->usage;
+	struct usage u = { 0 };
+
+	if (t == NULL)
+		return u;
+	lock_take(&t->lock);
+	if (S_ISDIR(inode->mode)) {
+		const struct usage_dir *d = usage_find(t, inode->ino);
+
+		if (d != NULL)
+			u = d->total;
+	} else {
+		u = own(t, inode);
+	}
+	lock_drop(&t->lock);
+	return u;
+}
+
+int
+usage_fits(struct db *db, uint64_t from, uint64_t to, struct usage more)
+{
+	struct usage_tree *t = db->owner->usage;
+	bool over;
+
+	if (usage_limits(db->owner) == 0)
+		return 0;
+	lock_take(&t->lock);
+	over = is_over_below(usage_find(t, to), usage_find(t, from), more);
+	lock_drop(&t->lock);
+	return over ? -EDQUOT : 0;
+}
