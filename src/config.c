@@ -241,6 +241,12 @@ derive_state_dir(struct config *cfg, struct error *err)
 	return cfg->state_dir == NULL ? error_set(err, -ENOMEM, "out of memory") : 0;
 }
 
+bool
+config_is_set(const struct config *cfg, const char *key)
+{
+	return cfg->origin[config_option_find(key) - config_options].source != CONFIG_DEFAULT;
+}
+
 /* Defaults that follow from other values. */
 static int
 derive(struct config *cfg, struct error *err)

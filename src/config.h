@@ -85,8 +85,13 @@ struct config {
 	enum config_auto passthrough;
 	bool inotify;
 	int64_t sweep_interval;		/* 0: no sweep */
+	/* Bounds of one derivation: see struct extract_limits. */
+	uint64_t limit_still_pixels, limit_animation_pixels, limit_video_pixels;
+	uint64_t limit_exif_size, limit_text_size, limit_memory;
+	int64_t limit_duration, limit_deadline;
+	unsigned limit_streams;
 	uint64_t upload_max_size;	/* (reload) 0: no limit */
-	uint64_t reserve;		/* (reload) */
+	uint64_t reserve;
 	int64_t alert_age;		/* (reload) */
 	uint32_t control_group;		/* CONFIG_UNSET: none */
 	char *log_file;			/* NULL: stderr */
@@ -144,6 +149,9 @@ int config_finish(struct config *cfg, const char *mountpoint, struct error *err)
  * changed.  *ret_note is malloc'd: one line naming what was taken over and what needs a new mount;
  * NULL when nothing differs. */
 int config_reload(struct config *cfg, char **ret_note, struct error *err);
+
+/* Was the key set by anybody, or has it its default? */
+bool config_is_set(const struct config *cfg, const char *key);
 
 /* "90", "500ms", "10m", "1h", "7d" as ns; -EINVAL. */
 int config_parse_duration(const char *text, int64_t *ret_ns);

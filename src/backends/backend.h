@@ -15,7 +15,7 @@
  * Errors, the same from every backend:
  *   -ENOENT    no such object (get, stat, copy; remove of an absent object is 0)
  *   -ENODEV    no such bucket / root
- *   -EACCES    credentials or permission
+ *   -EACCES    not let in: credentials, permission, the clock, the wrong region
  *   -EAGAIN    transient
  *   -ENOSPC    the store is full
  *   -ECANCELED cancelled by the caller's flag: nothing of it will arrive
@@ -23,7 +23,7 @@
  *   -EIO       the bytes are not what they must be (checksum, short)
  *   -ENOTSUP   this backend has no such operation
  *   -EEXIST    put with OBJECT_PUT_IF_ABSENT over an existing object
- *   -EINVAL    refused for good: wrong region, key too long, clock skew, …; err explains
+ *   -EINVAL    refused for good: key too long, object too large, …; err explains
  */
 #include "base/digest.h"
 #include "base/error.h"

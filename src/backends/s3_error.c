@@ -105,7 +105,7 @@ explain_skew(const struct s3 *s, const struct s3_http_reply *http, const struct 
 	else
 		(void)snprintf(what, sizeof(what), "this machine's clock is %lld seconds %s the server's: set the "
 		    "clock", llabs(by), by > 0 ? "behind" : "ahead of");
-	return say(s, -EINVAL, method, key, what, e, err);
+	return say(s, -EACCES, method, key, what, e, err);
 }
 
 /* 301, 307 and AuthorizationHeaderMalformed: the bucket lives elsewhere. */
@@ -123,7 +123,7 @@ explain_region(const struct s3 *s, const struct s3_http_reply *http, const struc
 	else
 		(void)snprintf(what, sizeof(what), "the server sends us elsewhere (HTTP %ld): check s3.endpoint "
 		    "and s3.region", http->status);
-	return say(s, -EINVAL, method, key, what, e, err);
+	return say(s, -EACCES, method, key, what, e, err);
 }
 
 static bool

@@ -74,7 +74,7 @@ void show_text(FILE *out, const char *text);
 void show_object(FILE *out, const json_t *object);
 
 /* Progress of sync and umount: a bar on a terminal, otherwise a line every few seconds.  Lines
- * are {"files_done","files_total","bytes_done","bytes_total"}, the bytes where they are known. */
+ * are {"files_done","files_total"}. */
 struct show_progress {
 	bool terminal, drawn;
 	double next;			/* monotonic seconds of the next plain line */

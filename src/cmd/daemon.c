@@ -69,6 +69,15 @@ on_derived_gone(void *arg, uint64_t parent, const char *name)
 		processor_derived_gone(d->processor, parent, name);
 }
 
+static void
+on_meta_wanted(void *arg, uint64_t keep)
+{
+	struct daemon *d = arg;
+
+	if (d->processor != NULL)
+		processor_meta_wanted(d->processor, keep);
+}
+
 static ssize_t
 on_virtual_get(void *arg, uint64_t ino, const char *what, void *buf, size_t room)
 {
@@ -197,11 +206,8 @@ probe_store(struct daemon *d, struct error *err)
 	for (i = 1; i < d->stores.n; i++)
 		store_report(&d->stores.store[i], backend_probe(d->stores.store[i].backend, err), err);
 	store_report(&d->stores.store[0], r, err);
-	if (d->stores.n > 1)
-		log_info("objects of former days are still in store %s and are read there; `tbfs migrate` "
-		    "is to move them", d->stores.store[1].name);
 	if (r == 0)
-		return index_mark_backend_used(d->index, d->stores.store[0].name);
+		return daemon_check_address(d, err);
 	if (!index_backend_used(d->index, d->stores.store[0].name))
 		return r;
 	log_warn("degraded: cached files and writes work, but %s", error_text(err));
@@ -237,9 +243,21 @@ make_workers(struct daemon *d, struct error *err)
 		.link = d->cfg->backend == CONFIG_BACKEND_LOCAL && d->cfg->local_link != CONFIG_NO };
 	struct processor_options proc = { .core = d->core, .workers = d->cfg->processor_workers,
 		.uid = d->cfg->extract_uid, .gid = d->cfg->extract_gid, .inotify = d->cfg->inotify,
-		.sweep_interval = d->cfg->sweep_interval, .program = getenv("TBFS_EXTRACT") };
+		.sweep_interval = d->cfg->sweep_interval, .program = getenv("TBFS_EXTRACT"),
+		.limits = {
+			.still_pixels = (uint64_t)d->cfg->limit_still_pixels,
+			.animation_pixels = (uint64_t)d->cfg->limit_animation_pixels,
+			.video_pixels = (uint64_t)d->cfg->limit_video_pixels,
+			.memory_bytes = (uint64_t)d->cfg->limit_memory,
+			.video_s = (uint32_t)(d->cfg->limit_duration / NSEC_PER_SEC),
+			.exif_bytes = (uint32_t)d->cfg->limit_exif_size,
+			.text_bytes = (uint32_t)d->cfg->limit_text_size,
+			.streams = d->cfg->limit_streams,
+			.cpu_s = (uint32_t)(d->cfg->limit_deadline / NSEC_PER_SEC * 2 / 3 + 1),
+			.deadline_s = (uint32_t)(d->cfg->limit_deadline / NSEC_PER_SEC),
+		} };
 	struct core_events events = { d, on_work_queued, on_attr_changed, on_entry_changed,
-		on_changed, on_derived_gone, on_virtual_get, on_virtual_set };
+		on_changed, on_derived_gone, on_meta_wanted, on_virtual_get, on_virtual_set };
 	struct fetcher fetcher;
 	int r = syncer_new(&sync, &d->syncer);
 
@@ -248,8 +266,9 @@ make_workers(struct daemon *d, struct error *err)
 	syncer_fetcher(d->syncer, &fetcher);
 	core_set_fetcher(d->core, &fetcher);
 	core_set_events(d->core, &events);
-	if (d->cfg->derived == CONFIG_DERIVED_OFF)
-		return 0;
+	r = index_derive_switch(d->index, d->cfg->derived != CONFIG_DERIVED_OFF);
+	if (r < 0 || d->cfg->derived == CONFIG_DERIVED_OFF)
+		return r;
 	return processor_new(&proc, &d->processor, err);
 }
 

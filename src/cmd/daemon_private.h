@@ -36,11 +36,12 @@ struct daemon {
 
 extern const struct control_verb daemon_verbs[];
 
-/* The backends that the configuration names: the current one, and the local one when objects
- * of former days are there. */
+/* The backend that the configuration names, and those where objects of former days are. */
 int daemon_make_stores(struct daemon *d, struct error *err);
+/* The current store answers: what was stored there must be there, if it moved; remember its address. */
+int daemon_check_address(struct daemon *d, struct error *err);
 json_t *daemon_status(struct daemon *d);
-/* Everything stored and derived, or the time is up; what is left in *ret_left. */
+/* Everything stored, or the time is up; what is left in *ret_left. */
 int daemon_drain(struct daemon *d, int64_t deadline_mono_ns, struct sync_progress *ret_left);
 
 #endif

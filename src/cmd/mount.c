@@ -34,13 +34,6 @@ struct mount_request {
 	int lock_fd;
 };
 
-/* The exit code for a failure to make or lock the state directory, or to mount. */
-static int
-fail(enum exit_code code, const struct error *err)
-{
-	return cmd_fail_error(code, err);
-}
-
 static void
 request_release(struct mount_request *req)
 {
@@ -68,7 +61,7 @@ check_mountpoint(const struct mount_request *req)
 
 	if (r == 0)
 		return EXIT_DONE;
-	return fail(r == -ENOENT || r == -ENOTDIR ? EXIT_USAGE : EXIT_NOT_DONE, &err);
+	return cmd_fail_error(r == -ENOENT || r == -ENOTDIR ? EXIT_USAGE : EXIT_NOT_DONE, &err);
 }
 
 static int
@@ -77,10 +70,10 @@ prepare_state(struct mount_request *req)
 	struct error err;
 
 	if (state_dir_prepare(req->cfg.state_dir, &err) < 0)
-		return fail(EXIT_STATE, &err);
+		return cmd_fail_error(EXIT_STATE, &err);
 	req->lock_fd = state_dir_lock(req->cfg.state_dir, STATE_LOCK_S, &err);
 	if (req->lock_fd < 0)
-		return fail(EXIT_STATE, &err);
+		return cmd_fail_error(EXIT_STATE, &err);
 	return EXIT_DONE;
 }
 
@@ -162,11 +155,11 @@ mount_run(struct mount_request *req)
 	int code;
 
 	if (config_load_env(&req->cfg, &err) < 0)
-		return fail(EXIT_USAGE, &err);
+		return cmd_fail_error(EXIT_USAGE, &err);
 	if (mountpoint_resolve(req->mountpoint, &req->resolved, &err) < 0)
-		return fail(EXIT_USAGE, &err);
+		return cmd_fail_error(EXIT_USAGE, &err);
 	if (config_finish(&req->cfg, req->resolved, &err) < 0)
-		return fail(EXIT_USAGE, &err);
+		return cmd_fail_error(EXIT_USAGE, &err);
 	code = check_mountpoint(req);
 	if (code != EXIT_DONE || req->fake)
 		return code;
@@ -209,9 +202,9 @@ cmd_mount(int argc, char **argv)
 		if (c == 'f')
 			req.foreground = true;
 		else if (c == 'c' && config_load_file(&req.cfg, optarg, &err) < 0)
-			code = fail(EXIT_USAGE, &err);
+			code = cmd_fail_error(EXIT_USAGE, &err);
 		else if (c == 'o' && take_options(&req, optarg, &err) < 0)
-			code = fail(EXIT_USAGE, &err);
+			code = cmd_fail_error(EXIT_USAGE, &err);
 		else if (c == 'h' || c == '?') {
 			config_release(&req.cfg);
 			return c == 'h' ? cmd_help("mount") : cmd_usage("mount");
@@ -268,14 +261,14 @@ cmd_mount_helper(int argc, char **argv)
 		if (c == 'f')
 			req.fake = true;
 		else if (c == 'o' && take_options(&req, optarg, &err) < 0)
-			code = fail(EXIT_USAGE, &err);
+			code = cmd_fail_error(EXIT_USAGE, &err);
 		else if (c == '?')
 			code = EXIT_USAGE;
 	}
 	if (code == EXIT_DONE && argc - optind != 2)
 		code = cmd_fail(EXIT_USAGE, "usage: %s SOURCE MOUNTPOINT [-o key=value,...]", argv[0]);
 	if (code == EXIT_DONE && take_source(&req, argv[optind], &err) < 0)
-		code = fail(EXIT_USAGE, &err);
+		code = cmd_fail_error(EXIT_USAGE, &err);
 	if (code == EXIT_DONE) {
 		req.mountpoint = argv[optind + 1];
 		code = mount_run(&req);

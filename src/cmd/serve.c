@@ -46,7 +46,6 @@ const struct control_verb daemon_verbs[] = {
 	{ "umount", verb_umount },
 	{ "info", verb_info },
 	{ "retry", verb_retry },
-	{ "url", verb_url },
 	{ "quota_set", verb_quota_set },
 	{ "quota_show", verb_quota_show },
 	{ NULL, NULL },

@@ -10,7 +10,6 @@ int verb_sync(void *ctx, struct control_request *req);
 int verb_umount(void *ctx, struct control_request *req);
 int verb_info(void *ctx, struct control_request *req);
 int verb_retry(void *ctx, struct control_request *req);
-int verb_url(void *ctx, struct control_request *req);
 int verb_quota_set(void *ctx, struct control_request *req);
 int verb_quota_show(void *ctx, struct control_request *req);
 

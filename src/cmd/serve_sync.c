@@ -56,7 +56,8 @@ explain(int r, const struct sync_progress *left, struct error *err)
 	const char *error = left->error[0] != '\0' ? left->error : NULL;
 
 	if (r == -EBUSY)
-		(void)error_set(err, r, "%ju files are open for writing", (uintmax_t)left->busy);
+		(void)error_set(err, r, "%ju files are open for writing%s%s", (uintmax_t)left->busy,
+		    left->path[0] != '\0' ? ", for one " : "", left->path);
 	else if (r == -ETIMEDOUT)
 		(void)error_set(err, r, "%ju remain after the time given%s%s%s%s", (uintmax_t)left->remaining,
 		    left->path[0] != '\0' ? ", for one " : "", left->path, error ? ": " : "",
@@ -66,6 +67,13 @@ explain(int r, const struct sync_progress *left, struct error *err)
 		    left->path, error ? error : "unknown");
 	else
 		(void)error_set(err, r, "not done: %s", strerror(-r));
+}
+
+/* A wait that was broken off because its time was up says so. */
+static int
+ended(const struct control_request *req, int r)
+{
+	return r == -ECANCELED ? control_cancelled(req) : r;
 }
 
 static int
@@ -78,13 +86,13 @@ sync_one(struct daemon *d, struct control_request *req, uint64_t ino, bool deriv
 
 	/* What is derived is to be stored too: first the one, then the other. */
 	if (derived && d->processor != NULL)
-		r = processor_drain(d->processor, ino, end, watch_derived, &w);
+		r = ended(req, processor_drain(d->processor, ino, end, watch_derived, &w));
 	if (r < 0)
 		return error_set(control_error(req), r, "not all is derived: %s", r == -EBUSY ?
-		    "files are open or mapped for writing" : strerror(-r));
+		    "files are open or mapped for writing" : r == -ETIMEDOUT ? "the time is up" : strerror(-r));
 	if (derived)
 		fs_entries_told(d->fs);
-	r = syncer_drain(d->syncer, ino, end, watch_progress, &w, &left);
+	r = ended(req, syncer_drain(d->syncer, ino, end, watch_progress, &w, &left));
 	if (r < 0)
 		explain(r, &left, control_error(req));
 	return r;
@@ -97,19 +105,25 @@ verb_sync(void *ctx, struct control_request *req)
 	bool derived = json_is_true(json_object_get(args, "derived"));
 	struct daemon *d = ctx;
 	struct inode inode;
+	struct error first = { 0 };
 	size_t i;
-	int r = 0;
+	int r, worst = 0;
 
-	if (json_array_size(paths) == 0)
-		r = sync_one(d, req, INDEX_ROOT, derived);
+	/* One that can't be stored holds up no other. */
 	json_array_foreach(paths, i, path) {
 		r = serve_resolve(d, path, &inode, control_error(req));
 		if (r == 0)
 			r = sync_one(d, req, inode.ino, derived);
-		if (r < 0)
+		if (r < 0 && worst == 0) {
+			first = *control_error(req);
+			worst = r;
+		}
+		if (r == -ECANCELED)
 			break;
 	}
-	return r < 0 ? EXIT_NOT_DONE : EXIT_DONE;
+	if (worst < 0)
+		*control_error(req) = first;
+	return worst < 0 ? EXIT_NOT_DONE : EXIT_DONE;
 }
 
 int
@@ -122,8 +136,8 @@ verb_umount(void *ctx, struct control_request *req)
 	json_int_t files, bytes;
 	int r;
 
-	r = syncer_drain(d->syncer, INDEX_ROOT, deadline(req, (double)d->cfg->drain_timeout / 1e9),
-	    watch_progress, &w, &left);
+	r = ended(req, syncer_drain(d->syncer, INDEX_ROOT,
+	    deadline(req, (double)d->cfg->drain_timeout / 1e9), watch_progress, &w, &left));
 	(void)index_status(d->index, &st);
 	files = (json_int_t)(st.state[OBJECT_OPEN].count + st.state[OBJECT_DIRTY].count);
 	bytes = (json_int_t)(st.state[OBJECT_OPEN].bytes + st.state[OBJECT_DIRTY].bytes);

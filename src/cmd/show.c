@@ -132,25 +132,16 @@ show_progress_line(void *progress, const json_t *line)
 {
 	struct show_progress *p = progress;
 	const json_t *total = json_object_get(line, "files_total");
-	json_int_t files, bytes, bytes_total;
+	json_int_t files;
 	char text[160];
 	double part;
-	int n;
 
 	if (total == NULL)
 		return;
 	files = json_integer_value(json_object_get(line, "files_done"));
-	bytes = json_integer_value(json_object_get(line, "bytes_done"));
-	bytes_total = json_integer_value(json_object_get(line, "bytes_total"));
-	n = snprintf(text, sizeof(text), "%lld of %lld files", (long long)files,
+	(void)snprintf(text, sizeof(text), "%lld of %lld files", (long long)files,
 	    (long long)json_integer_value(total));
-	if (bytes_total > 0)
-		(void)snprintf(text + n, sizeof(text) - (size_t)n, ", %s of %s", show_size(bytes),
-		    show_size(bytes_total));
-	if (bytes_total > 0)
-		part = (double)bytes / (double)bytes_total;
-	else
-		part = json_integer_value(total) > 0 ? (double)files / (double)json_integer_value(total) : 1;
+	part = json_integer_value(total) > 0 ? (double)files / (double)json_integer_value(total) : 1;
 	part = part < 0 ? 0 : part > 1 ? 1 : part;
 	if (p->terminal) {
 		draw_bar(p, part, text);

@@ -88,6 +88,7 @@ static int
 umount_live(const struct location *loc, const struct umount_request *req)
 {
 	struct control_client c;
+	bool detached;
 	json_t *answer = NULL;
 	struct error err;
 	int code, r;
@@ -100,9 +101,10 @@ umount_live(const struct location *loc, const struct umount_request *req)
 	code = drain(&c, req, &answer);
 	if (code == EXIT_DONE)
 		code = detach(loc->mountpoint, req->lazy);
-	if (code == EXIT_DONE)
+	detached = code == EXIT_DONE;
+	if (detached)
 		code = wait_gone(&c, req);
-	if (tell_remaining(answer, loc->socket) != EXIT_DONE)
+	if (detached && tell_remaining(answer, loc->socket) != EXIT_DONE)
 		code = EXIT_NOT_DONE;
 	json_decref(answer);
 	control_disconnect(&c);

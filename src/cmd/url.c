@@ -1,25 +1,51 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * tbfs url: the daemon's verb "url" with paths and expires_s; its answer has
- * urls, in the order of the paths.
+ * tbfs url: asks the mount itself, not the daemon's socket: getxattr of user.tbfs.url.<seconds>,
+ * which the kernel lets only those do who may read the file.
  */
 #include "cmd/cmd.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <string.h>
+#include <sys/xattr.h>
 
-enum { EXPIRES_DEFAULT = 3600, EXPIRES_MAX = 7 * 86400 };
+enum { EXPIRES_DEFAULT = 3600, EXPIRES_MAX = 7 * 86400, URL_ROOM = 16384 };
 
-static void
-on_line(void *arg, const json_t *line)
+static int
+url_failed(const char *path, int error)
 {
-	const json_t *url;
-	size_t i;
-
-	(void)arg;
-	json_array_foreach(json_object_get(line, "urls"), i, url) {
-		show_text(stdout, json_is_string(url) ? json_string_value(url) : "");
-		(void)fputc('\n', stdout);
+	switch (error) {
+	case EACCES:
+		return cmd_fail(EXIT_NOT_DONE, "%s: you may not read it", path);
+	case ENODATA:
+		return cmd_fail(EXIT_NOT_DONE, "%s is not in a store yet, or no file: `tbfs sync` it first", path);
+	case EOPNOTSUPP:
+		return cmd_fail(EXIT_NOT_DONE, "%s is in a store that gives no URLs: the local one has none of "
+		    "its own", path);
+	default:
+		return cmd_fail(EXIT_NOT_DONE, "%s: %s", path, strerror(error));
 	}
+}
+
+static int
+url_of(const char *path, unsigned expires)
+{
+	char name[64], url[URL_ROOM];
+	struct location loc;
+	ssize_t n;
+	int code = cmd_locate(path, &loc);
+
+	if (code != EXIT_DONE)
+		return code;
+	locate_release(&loc);
+	(void)snprintf(name, sizeof(name), "user.tbfs.url.%u", expires);
+	n = lgetxattr(path, name, url, sizeof(url) - 1);
+	if (n < 0)
+		return url_failed(path, errno);
+	url[n] = '\0';
+	(void)puts(url);
+	return EXIT_DONE;
 }
 
 int
@@ -29,8 +55,7 @@ cmd_url(int argc, char **argv)
 		{ "expires", required_argument, NULL, 'e' }, { "help", no_argument, NULL, 'h' }, { 0 },
 	};
 	double expires = EXPIRES_DEFAULT;
-	json_t *extra;
-	int c, code;
+	int c, code = EXIT_DONE;
 
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
 		if (c != 'e')
@@ -42,8 +67,7 @@ cmd_url(int argc, char **argv)
 		return cmd_usage("url");
 	if (expires < 1 || expires > EXPIRES_MAX)
 		return cmd_fail(EXIT_USAGE, "--expires is from 1s to 7d");
-	extra = json_pack("{s:f}", "expires_s", expires);
-	code = cmd_each_mount("url", argv + optind, argc - optind, extra, on_line, NULL);
-	json_decref(extra);
+	for (; code == EXIT_DONE && optind < argc; optind++)
+		code = url_of(argv[optind], (unsigned)expires);
 	return code;
 }

@@ -45,8 +45,10 @@ struct core_events {
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
 	/* Name, owner, mode or mtime of an original moved, or it is gone. */
 	void (*changed)(void *arg, uint64_t ino);
-	/* A user removed a derived file: it is to come back. */
+	/* A user removed a derived file, which is to come back, or what stood in the place of one. */
 	void (*derived_gone)(void *arg, uint64_t parent, const char *name);
+	/* Somebody wants a new meta.json of his own in this keep: there is to be ours, at once. */
+	void (*meta_wanted)(void *arg, uint64_t keep);
 	/* user.tbfs.<what> that core doesn't know; as getxattr and setxattr. */
 	ssize_t (*virtual_get)(void *arg, uint64_t ino, const char *what, void *buf, size_t room);
 	int (*virtual_set)(void *arg, uint64_t ino, const char *what, const void *value, size_t len);
@@ -227,8 +229,8 @@ void core_collect(struct core *c, bool at_start);
 void core_each_open(struct core *c, int64_t since,
     void (*fn)(void *arg, uint64_t ino, int64_t since), void *arg);
 
-/* How many files at or below `dir` somebody has open for writing. */
-uint64_t core_count_writers(struct core *c, uint64_t dir);
+/* How many files at or below `dir` somebody has open for writing; one of them. */
+uint64_t core_count_writers(struct core *c, uint64_t dir, uint64_t *ret_one);
 
 /* ---- derived files (written by the processor) ---- */
 

@@ -3,7 +3,8 @@
  * Derived files: written by the processor beside what the user keeps.  They are inodes
  * like any other, marked INODE_DERIVED, and making or replacing one never moves the
  * times of the keep.  meta.json and thumbs/ of a keep are reserved for them: what a user
- * writes there (a restore, `cp -a` of a keep) is accepted, and derived again.
+ * writes there (a restore, `cp -a` of a keep) is accepted, and derived again.  A user's
+ * file called thumbs, or directory called meta.json, stays: then there is no place for ours.
  */
 #include "core/node.h"
 
@@ -32,6 +33,28 @@ dir_mode(uint32_t file_mode)
 	return S_IFDIR | 0700 | mode | (mode & 0444u) >> 2;
 }
 
+/* A derived file or directory goes. */
+static int
+remove_entry(struct core *c, uint64_t parent, const char *name)
+{
+	int64_t now = clock_wall_ns();
+	struct inode gone;
+	int r = index_lookup(c->ix, parent, name, &gone);
+
+	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
+		r = -EEXIST;
+	if (r == 0)
+		r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, now, &gone) :
+		    index_unlink(c->ix, parent, name, now, &gone);
+	if (r < 0)
+		return r;
+	node_unlinked(c, &gone);
+	if (S_ISDIR(gone.mode))
+		reap_with_dir(c, now);
+	tell(c, parent, name);
+	return 0;
+}
+
 static int
 make_dir(struct core *c, uint64_t parent, const char *name, const struct derived_file *f,
     struct inode *ret_dir)
@@ -41,8 +64,11 @@ make_dir(struct core *c, uint64_t parent, const char *name, const struct derived
 		.btime = f->mtime };
 	int fd, r = index_lookup(c->ix, parent, name, ret_dir);
 
-	if (r == 0)
-		return S_ISDIR(ret_dir->mode) ? 0 : -ENOTDIR;
+	if (r == 0 && !S_ISDIR(ret_dir->mode)) {
+		/* What stands below thumbs/ is in our place. */
+		r = (ret_dir->flags & INODE_DERIVED) == 0 ? -ENOTDIR : remove_entry(c, parent, name);
+		r = r == 0 ? -ENOENT : r;
+	}
 	if (r != -ENOENT)
 		return r;
 	r = index_create(c->ix, parent, name, &tmpl, NULL, ret_dir);
@@ -113,6 +139,8 @@ core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t u
 		r = stage_bytes(c, fd, new.ino, f->mtime, &st);
 	if (r == 0)
 		r = index_link_over(c->ix, new.ino, dir, f->name, now + upload_delay, &gone);
+	if (r == -EISDIR && remove_entry(c, dir, f->name) == 0)
+		r = index_link_over(c->ix, new.ino, dir, f->name, now + upload_delay, &gone);
 	if (r < 0) {
 		(void)index_reap(c->ix, new.ino);
 		return r;
@@ -156,27 +184,13 @@ find_parent(struct core *c, uint64_t keep, const char *path, uint64_t *ret_paren
 int
 core_derived_remove(struct core *c, uint64_t keep, const char *path)
 {
-	int64_t now = clock_wall_ns();
-	struct inode gone;
 	const char *name;
 	uint64_t parent;
 	int r = find_parent(c, keep, path, &parent, &name);
 
 	if (r == 0)
-		r = index_lookup(c->ix, parent, name, &gone);
-	if (r < 0)
-		return r == -ENOENT ? 0 : r;
-	if ((gone.flags & INODE_DERIVED) == 0)
-		return -EEXIST;
-	r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, now, &gone) :
-	    index_unlink(c->ix, parent, name, clock_wall_ns(), &gone);
-	if (r < 0)
-		return r;
-	node_unlinked(c, &gone);
-	if (S_ISDIR(gone.mode))
-		reap_with_dir(c, now);
-	tell(c, parent, name);
-	return 0;
+		r = remove_entry(c, parent, name);
+	return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 }
 
 int

@@ -401,14 +401,18 @@ is_below(struct core *c, uint64_t ino, uint64_t dir)
 }
 
 uint64_t
-core_count_writers(struct core *c, uint64_t dir)
+core_count_writers(struct core *c, uint64_t dir, uint64_t *ret_one)
 {
 	struct open_files open = { .n = 0 };
 	uint64_t count = 0;
 	size_t i;
 
 	core_each_open(c, INT64_MAX, collect_open, &open);
-	for (i = 0; i < open.n; i++)
-		count += is_below(c, open.inos[i], dir) ? 1 : 0;
+	for (i = 0; i < open.n; i++) {
+		if (!is_below(c, open.inos[i], dir))
+			continue;
+		*ret_one = open.inos[i];
+		count++;
+	}
 	return count;
 }

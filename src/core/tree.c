@@ -51,15 +51,24 @@ changed(struct core *c, uint64_t ino)
 		c->events.changed(c->events.arg, ino);
 }
 
-/* Is `name` one that a keep reserves for what is derived, with `parent` the keep? */
 static bool
-is_reserved(struct core *c, uint64_t parent, const char *name)
+is_reserved_word(const char *name)
+{
+	return strcmp(name, "meta.json") == 0 || strcmp(name, "thumbs") == 0;
+}
+
+/* Is `name` in `parent`, a keep, reserved for what is derived?  The directory thumbs and the file
+ * meta.json are; anything else of these names is a user's own, and never taken for derived. */
+static bool
+is_reserved(struct core *c, uint64_t parent, const char *name, uint32_t mode)
 {
 	struct keep_path k;
 	bool keep;
 
-	if ((strcmp(name, "meta.json") != 0 && strcmp(name, "thumbs") != 0) || !c->opt.derive ||
-	    core_keep_path(c, parent, &k) < 0)
+	if (!(S_ISREG(mode) && strcmp(name, "meta.json") == 0) &&
+	    !(S_ISDIR(mode) && strcmp(name, "thumbs") == 0))
+		return false;
+	if (!c->opt.derive || core_keep_path(c, parent, &k) < 0)
 		return false;
 	keep = k.rest[0] == '\0';
 	keep_path_release(&k);
@@ -68,12 +77,20 @@ is_reserved(struct core *c, uint64_t parent, const char *name)
 
 /* Does what stands there count as derived? */
 static bool
-is_derived_place(struct core *c, uint64_t parent, const char *name)
+is_derived_place(struct core *c, uint64_t parent, const char *name, uint32_t mode)
 {
 	struct inode dir;
 
 	return (index_get(c->ix, parent, &dir) == 0 && (dir.flags & INODE_DERIVED) != 0) ||
-	    is_reserved(c, parent, name);
+	    is_reserved(c, parent, name, mode);
+}
+
+/* Something left this name, or came to it, that derived files may stand in for, or behind. */
+static void
+derived_gone(struct core *c, uint64_t parent, const char *name, bool derived)
+{
+	if ((derived || is_reserved_word(name)) && c->events.derived_gone != NULL)
+		c->events.derived_gone(c->events.arg, parent, name);
 }
 
 /*
@@ -149,7 +166,7 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 	bool made;
 
 	tmpl.rdev = rdev;
-	if (r == 0 && is_reserved(c, parent, name))
+	if (r == 0 && is_reserved(c, parent, name, mode))
 		tmpl.flags |= INODE_DERIVED;
 	if (r == 0 && target != NULL)
 		tmpl.size = strlen(target);
@@ -269,8 +286,7 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 		node_touched(c, gone.ino);
 		place_update(c, gone.ino);
 	}
-	if ((gone.flags & INODE_DERIVED) != 0 && c->events.derived_gone != NULL)
-		c->events.derived_gone(c->events.arg, parent, name);
+	derived_gone(c, parent, name, (gone.flags & INODE_DERIVED) != 0);
 	return 0;
 }
 
@@ -285,18 +301,35 @@ core_rmdir(struct core *c, uint64_t parent, const char *name)
 		return r;
 	node_unlinked(c, &gone);
 	reap_with_dir(c, now);
+	derived_gone(c, parent, name, false);
 	return 0;
+}
+
+static uint32_t
+type_of(struct core *c, uint64_t parent, const char *name)
+{
+	struct inode i;
+
+	return index_lookup(c->ix, parent, name, &i) == 0 ? i.mode : 0;
 }
 
 int
 core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparent,
     const char *newname, unsigned flags)
 {
-	bool from = is_derived_place(c, parent, name), to = is_derived_place(c, newparent, newname);
+	/* Looked for only where the answer matters. */
+	bool reserved = is_reserved_word(name) || is_reserved_word(newname), from, to;
+	uint32_t mode = reserved ? type_of(c, parent, name) : 0;
 	struct quiet quiet = quiet_for(c, newname);
 	struct index_renamed done;
 	struct node *n;
-	int r = index_rename(c->ix, parent, name, newparent, newname, flags | INDEX_SET_DERIVED |
+	int r;
+
+	to = is_derived_place(c, newparent, newname, mode);
+	/* What comes back in an exchange is of its own type. */
+	from = is_derived_place(c, parent, name, reserved && (flags & INDEX_EXCHANGE) != 0 ?
+	    type_of(c, newparent, newname) : mode);
+	r = index_rename(c->ix, parent, name, newparent, newname, flags | INDEX_SET_DERIVED |
 	    (to ? INDEX_NEW_IS_DERIVED : 0u) | (from ? INDEX_OLD_IS_DERIVED : 0u), &quiet, &done);
 
 	if (r < 0)
@@ -322,10 +355,8 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		}
 	}
 	/* What was derived there is to come back, and what was put there is to be derived over. */
-	if (from && c->events.derived_gone != NULL)
-		c->events.derived_gone(c->events.arg, parent, name);
-	if (to && c->events.derived_gone != NULL)
-		c->events.derived_gone(c->events.arg, newparent, newname);
+	derived_gone(c, parent, name, from);
+	derived_gone(c, newparent, newname, to);
 	changed(c, done.moved.ino);
 	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
 		changed(c, done.other.ino);
@@ -341,6 +372,21 @@ core_readlink(struct core *c, uint64_t ino, char **ret_target)
 
 /* ---- files that are made open (see file.c for the rest) ---- */
 
+/*
+ * Whoever asks for a new file of a reserved name gets none: Django then takes another for an upload
+ * called meta.json, which it finds there when it looks again.  But for tools that put back what
+ * was there: cp -a, mv and tar open it for themselves alone and give it its mode later.
+ */
+static int
+may_take(struct core *c, uint64_t parent, const char *name, uint32_t mode)
+{
+	if ((mode & 077) == 0 || !is_reserved(c, parent, name, S_IFREG))
+		return 0;
+	if (c->events.meta_wanted != NULL)
+		c->events.meta_wanted(c->events.arg, parent);
+	return -EEXIST;
+}
+
 int
 core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, int flags,
     const struct caller *who, struct handle **ret_handle, struct attr *ret_attr)
@@ -349,10 +395,9 @@ core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, in
 	struct inode inode;
 	int r;
 
-	/* Whoever asks for a new file gets none of a reserved name, there or not: Django then takes
-	 * another for an upload called meta.json. */
-	if ((flags & O_EXCL) != 0 && is_reserved(c, parent, name))
-		return -EEXIST;
+	r = (flags & O_EXCL) != 0 ? may_take(c, parent, name, mode) : 0;
+	if (r < 0)
+		return r;
 	r = make(c, parent, name, S_IFREG | (mode & 07777), 0, NULL, who, &inode, &fd);
 
 	if (r < 0)

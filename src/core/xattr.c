@@ -11,11 +11,12 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-enum { XATTR_VALUE_MAX = 65536, LIST_ROOM = 65536, URL_EXPIRES = 3600 };
+enum { XATTR_VALUE_MAX = 65536, LIST_ROOM = 65536, URL_EXPIRES = 3600, URL_EXPIRES_MAX = 604800 };
 
 #define VIRTUAL_PREFIX "user.tbfs."
 
@@ -64,16 +65,26 @@ virtual_object(struct core *c, const struct inode *inode, const char *what, void
 	return answer(hex, buf, room);
 }
 
+/* "url", or "url.<seconds>".  Asked through the kernel: who asks may read the file. */
 static ssize_t
-virtual_url(struct core *c, const struct inode *inode, void *buf, size_t room)
+virtual_url(struct core *c, const struct inode *inode, const char *what, void *buf, size_t room)
 {
 	CLEANUP_FREE char *url = NULL;
+	unsigned long expires = URL_EXPIRES;
 	struct object object;
+	char *end;
 	int r = inode->object == 0 ? -ENOENT : index_object_get(c->ix, inode->object, &object);
 
-	if (r < 0 || c->fetcher.url == NULL)
+	if (what[3] == '.') {
+		expires = strtoul(what + 4, &end, 10);
+		if (what[4] < '0' || what[4] > '9' || *end != '\0' || expires < 1 || expires > URL_EXPIRES_MAX)
+			return -EINVAL;
+	}
+	/* An object of former bytes is nobody's to see. */
+	if (r < 0 || c->fetcher.url == NULL ||
+	    (inode->state != OBJECT_STORED && inode->state != OBJECT_REMOTE))
 		return -ENODATA;
-	r = c->fetcher.url(c->fetcher.arg, &object, URL_EXPIRES, &url, NULL);
+	r = c->fetcher.url(c->fetcher.arg, &object, (unsigned)expires, &url, NULL);
 	return r < 0 ? (r == -ENOTSUP ? -EOPNOTSUPP : r) : answer(url, buf, room);
 }
 
@@ -129,8 +140,8 @@ virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t ro
 		state_text(c, &inode, text, sizeof(text));
 		return answer(text, buf, room);
 	}
-	if (strcmp(what, "url") == 0)
-		return virtual_url(c, &inode, buf, room);
+	if (strcmp(what, "url") == 0 || strncmp(what, "url.", 4) == 0)
+		return virtual_url(c, &inode, what, buf, room);
 	if (strcmp(what, "error") == 0) {
 		ssize_t n = virtual_error(c, &inode, buf, room);
 

@@ -19,7 +19,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { DB_STATEMENTS = 256 };
+enum {
+	DB_STATEMENTS = 256,
+	DB_PAGE_BYTES = 1024,		/* rows are small: a commit writes whole pages to the log */
+};
 
 struct index;
 struct quiet;
@@ -81,11 +84,13 @@ struct index {
 	struct group_member *group;	/* who waits for its commit; writer.lock */
 	sqlite3 *maintenance;		/* checkpoints and snapshots; one thread */
 	int wal_fd;			/* the write-ahead log, to sync it */
+	_Atomic bool derive_off;	/* nobody derives: don't queue it */
 	_Atomic bool broken;		/* a sync failed */
 	int wal_frames;			/* in the log after the last commit; writer.lock */
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	struct usage_tree *usage;	/* NULL until the index is recovered */
 	char *dir;
+	char aside[64];			/* name that the database gets, as it is damaged; "": it isn't */
 	bool is_new;			/* no recovery has ended yet since it was made */
 	bool recovered;			/* this time's has */
 	_Atomic uint64_t sequence, sequence_limit;	/* next number; what is reserved durably in meta (writer.lock) */
@@ -123,6 +128,20 @@ int sequence_next(struct index *ix, uint64_t *ret_number);
 
 int path_load(struct db *db, uint64_t ino, char **ret_path);
 
+/* schema.c */
 int schema_setup(struct index *ix, struct error *err);
+/* quick_check walks every page: what is served was seen whole.  -EUCLEAN. */
+int schema_verify(struct index *ix, sqlite3 *h, struct error *err);
+int run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err);
+
+/* snapshot.c */
+
+/* A verified copy of what the connection `from` sees. */
+int snapshot_write(struct index *ix, sqlite3 *from, struct error *err);
+/* The database is damaged: -EUCLEAN, with what can be done; it is set aside when it is closed. */
+int index_damaged(struct index *ix, const char *what, struct error *err);
+void index_set_aside(const struct index *ix);
+/* -EUCLEAN: a damaged one was, and there is none in its place. */
+int index_refuse_set_aside(struct index *ix, struct error *err);
 
 #endif

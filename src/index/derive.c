@@ -16,7 +16,7 @@ keep_touch(struct db *db, uint64_t keep, int64_t due)
 {
 	/* `since` is the last touch here: index_keep_done() compares it. */
 	return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
-	    " VALUES(7,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET since=excluded.since,"
+	    " VALUES(7,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET stuck=0, since=excluded.since,"
 	    " due=min(due,excluded.due)", "iii", (int64_t)keep, clock_wall_ns(), due);
 }
 
@@ -200,6 +200,48 @@ index_derive_outdated(struct index *ix, unsigned version)
 			r = db_run(db, "INSERT OR REPLACE INTO meta VALUES('pipeline',?)", "i",
 			    (int64_t)version);
 	}
+	r = db_end(ix, r < 0 ? r : 0);
+	return r < 0 ? r : n;
+}
+
+int
+index_derive_switch(struct index *ix, bool on)
+{
+	struct db *db = &ix->writer;
+	int64_t gap = 0;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	atomic_store(&ix->derive_off, !on);
+	r = db_int(db, &gap, "SELECT 1 FROM meta WHERE name='not_derived'", "");
+	r = r == -ENOENT ? 0 : r;
+	/* Of those that are gone the rows stay: their derivatives are to go when there is a processor. */
+	if (r == 0 && !on)
+		r = db_run(db, "DELETE FROM work WHERE kind=6 AND id IN (SELECT ino FROM inode)", "");
+	if (r == 0 && !on)
+		r = db_run(db, "INSERT OR IGNORE INTO meta VALUES('not_derived',1)", "");
+	else if (r == 0 && gap != 0)
+		r = db_run(db, "DELETE FROM meta WHERE name='not_derived'", "");
+	r = db_end(ix, r);
+	return r == 0 && on && gap != 0 ? index_derive_below(ix, INDEX_ROOT, clock_wall_ns()) : r;
+}
+
+int
+index_derive_retry(struct index *ix, uint64_t top)
+{
+	struct db *db = &ix->writer;
+	int64_t now = clock_wall_ns();
+	int r = db_begin(ix), n = 0;
+
+	if (r < 0)
+		return r;
+	r = db_run(db, TREE_BELOW "UPDATE derivation SET version=0 WHERE failed<>0"
+	    " AND ino IN (SELECT ino FROM tree)", "i", (int64_t)top);
+	if (r == 0)
+		r = n = db_change(db, TREE_BELOW "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
+		    " SELECT 6, v.ino, ?, ?, 0, 0, '' FROM tree t JOIN derivation v ON v.ino=t.ino"
+		    " WHERE v.failed<>0 ON CONFLICT(kind,id) DO NOTHING", "iii", (int64_t)top, now, now);
 	r = db_end(ix, r < 0 ? r : 0);
 	return r < 0 ? r : n;
 }

@@ -70,7 +70,7 @@ enum index_end {
 };
 
 /* Open or create <dir>/index.db.  An older schema is upgraded after a snapshot, a newer one
- * is -EPROTO, a damaged file -EUCLEAN: it is never overwritten. */
+ * is -EPROTO; a damaged file is -EUCLEAN and set aside, never overwritten. */
 int index_open(const struct index_options *opt, struct index **ret_ix, enum index_end *ret_end,
     struct error *err);
 /* The staging cache has been brought together with this index: from here on a death is one of
@@ -219,7 +219,8 @@ int index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool c
 int index_mark_torn(struct index *ix, uint64_t ino);
 /* The latest ctime of all; 0 of an empty index. */
 int index_newest_change(struct index *ix, int64_t *ret_ctime);
-int index_accept_torn(struct index *ix, uint64_t ino);	/* it is to be stored as it is */
+/* What is torn at or below `dir` is to be stored as it is.  Returns how many. */
+int index_accept_torn(struct index *ix, uint64_t dir);
 /* The staged bytes of what was not stored are lost: back to the last stored ones, torn. */
 int index_mark_lost(struct index *ix, uint64_t ino);
 int index_mark_remote(struct index *ix, uint64_t ino, uint64_t generation);
@@ -278,8 +279,9 @@ int index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t
     enum work_wait wait);
 int index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
     const char *error);
-/* Due now, not stuck, attempts 0: one row, or all of them (id 0). Returns how many. */
-int index_work_retry(struct index *ix, enum work_kind kind, uint64_t id);
+/* Due now, not stuck, attempts 0: what failed of what lies at or below `dir` (INDEX_ROOT: all of
+ * it).  Returns how many. */
+int index_work_retry(struct index *ix, enum work_kind kind, uint64_t dir);
 int index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
     bool (*fn)(void *arg, const struct work *w), void *arg);
 
@@ -376,11 +378,16 @@ int index_upload_undo(struct index *ix, uint64_t object);
 
 /* Does a store hold bytes of this inode, or may it, since a put has begun?  1, 0 or -errno. */
 int index_has_stored(struct index *ix, uint64_t ino);
-/* Is anything stored (in this backend; NULL: in any)?  1, 0 or -errno. */
+/* Is anything stored in this backend, or still to be removed there?  1, 0 or -errno. */
 int index_has_objects(struct index *ix, const char *backend);
 /* Has this backend ever worked for this index? */
 bool index_backend_used(struct index *ix, const char *backend);
-int index_mark_backend_used(struct index *ix, const char *backend);
+/* It works, and is at this address: what of its configuration says where the objects are. */
+int index_mark_backend_used(struct index *ix, const char *backend, const char *address);
+/* Where it was when it worked last; -ENOENT.  malloc'd. */
+int index_backend_address(struct index *ix, const char *backend, char **ret_address);
+/* The last object that was stored there; -ENOENT. */
+int index_object_newest(struct index *ix, const char *backend, struct object *ret_object);
 /* No put is under way any more, but the key may hold what one of them left: it stays ours, to be
  * overwritten or removed. */
 int index_upload_settled(struct index *ix, uint64_t object);
@@ -453,6 +460,11 @@ int index_keep_files(struct index *ix, uint64_t keep,
 /* Queue the derivation of every original at or below `dir`, except what is known to be
  * where it belongs already; returns how many. */
 int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
+/* There is a processor, or there is none: then nothing is queued for it, and when there is one
+ * again all that became quiet meanwhile is. */
+int index_derive_switch(struct index *ix, bool on);
+/* Queue what could not be derived at or below `top`; how many. */
+int index_derive_retry(struct index *ix, uint64_t top);
 /* The derivatives of what is at or below `top` are gone: queue it, to be decoded again. */
 int index_derive_again(struct index *ix, uint64_t top, int64_t due);
 /* The pipeline has this version now: queue every original whose bytes are here and that was

@@ -139,7 +139,7 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 			r = unchanged(db, &i);
 		else if (r == 0)
 			r = upload_keep(db, ino, clock_wall_ns());
-		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0)
+		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0 && !atomic_load(&ix->derive_off))
 			r = work_add(db, WORK_DERIVE, ino, clock_wall_ns());
 	}
 	if (r == 0)
@@ -162,27 +162,22 @@ set_where_generation(struct index *ix, const char *sql, int64_t value, uint64_t 
 	return db_end(ix, r == 0 ? -ESTALE : r < 0 ? r : 0);
 }
 
-static int
-set_torn(struct index *ix, uint64_t ino, bool torn)
-{
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=(flags & ~2) | ? WHERE ino=?", "ii",
-	    (int64_t)(torn ? INODE_TORN : 0), (int64_t)ino));
-}
-
 int
 index_mark_torn(struct index *ix, uint64_t ino)
 {
-	return set_torn(ix, ino, true);
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=flags|2 WHERE ino=?", "i",
+	    (int64_t)ino));
 }
 
 int
-index_accept_torn(struct index *ix, uint64_t ino)
+index_accept_torn(struct index *ix, uint64_t dir)
 {
-	return set_torn(ix, ino, false);
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, db_change(&ix->writer, TREE_BELOW "UPDATE inode SET flags=flags&~2"
+	    " WHERE (flags & 2)<>0 AND ino IN (SELECT ino FROM tree)", "i", (int64_t)dir));
 }
 
 int

@@ -106,8 +106,7 @@ index_has_objects(struct index *ix, const char *backend)
 	int r;
 
 	lock_take(&ix->reader.lock);
-	r = db_int(&ix->reader, &one, "SELECT 1 FROM object WHERE status=2 AND (?1 IS NULL OR"
-	    " backend=?1) LIMIT 1", "s", backend);
+	r = db_int(&ix->reader, &one, "SELECT 1 FROM object WHERE backend=? LIMIT 1", "s", backend);
 	lock_drop(&ix->reader.lock);
 	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
 }
@@ -125,14 +124,44 @@ index_backend_used(struct index *ix, const char *backend)
 }
 
 int
-index_mark_backend_used(struct index *ix, const char *backend)
+index_mark_backend_used(struct index *ix, const char *backend, const char *address)
 {
 	int r = db_begin(ix);
 
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "INSERT OR IGNORE INTO meta VALUES('used:'||?,1)", "s",
-	    backend));
+	return r < 0 ? r : db_end(ix, db_run(&ix->writer, "INSERT INTO meta VALUES('used:'||?,?)"
+	    " ON CONFLICT(name) DO UPDATE SET value=excluded.value", "ss", backend, address));
+}
+
+int
+index_backend_address(struct index *ix, const char *backend, char **ret_address)
+{
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&ix->reader.lock);
+	/* Older indexes only knew that it was used: 1. */
+	r = db_row(&ix->reader, &q, "SELECT value FROM meta WHERE name='used:'||? AND value<>1", "s",
+	    backend);
+	if (r == 0) {
+		*ret_address = strdup((const char *)sqlite3_column_text(q, 0));
+		r = *ret_address == NULL ? -ENOMEM : 0;
+		db_done(q);
+	}
+	lock_drop(&ix->reader.lock);
+	return r;
+}
+
+int
+index_object_newest(struct index *ix, const char *backend, struct object *ret_object)
+{
+	int64_t id;
+	int r;
+
+	lock_take(&ix->reader.lock);
+	r = db_int(&ix->reader, &id, "SELECT max(id) FROM object WHERE status=2 AND put_generation=0"
+	    " AND backend=?", "s", backend);
+	lock_drop(&ix->reader.lock);
+	return r < 0 ? r : index_object_get(ix, (uint64_t)id, ret_object);
 }
 
 /* Is a prefix of the key owned, or something below it?  1 yes, 0 no. */

@@ -129,15 +129,22 @@ index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t du
 }
 
 int
-index_work_retry(struct index *ix, enum work_kind kind, uint64_t id)
+index_work_retry(struct index *ix, enum work_kind kind, uint64_t dir)
 {
+	struct db *db = &ix->writer;
+	int64_t now = clock_wall_ns();
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
-	return db_end(ix, db_change(&ix->writer, "UPDATE work SET due=?, stuck=0, wait=0, attempts=0"
-	    " WHERE kind=? AND (id=? OR ?=0) AND (stuck<>0 OR attempts>0)", "iiii", clock_wall_ns(),
-	    (int64_t)kind, (int64_t)id, (int64_t)id));
+	if (dir == INDEX_ROOT)
+		r = db_change(db, "UPDATE work SET due=?, stuck=0, wait=0, attempts=0 WHERE kind=?"
+		    " AND (stuck<>0 OR attempts>0)", "ii", now, (int64_t)kind);
+	else
+		r = db_change(db, TREE_BELOW "UPDATE work SET due=?2, stuck=0, wait=0, attempts=0 WHERE kind=?3"
+		    " AND (stuck<>0 OR attempts>0) AND id IN (SELECT ino FROM tree)", "iii", (int64_t)dir, now,
+		    (int64_t)kind);
+	return db_end(ix, r);
 }
 
 #define WORK_COLUMNS "kind,id,since,due,attempts,stuck,error,wait"

@@ -36,7 +36,7 @@ ring_at(struct processor *p, uint64_t ino, int64_t at)
 	else if (p->n_rings < RINGS_MAX)
 		p->rings[p->n_rings++] = (struct ring){ ino, at };
 	else
-		p->overflow = true;
+		p->settle_all = true;
 	(void)pthread_cond_signal(&p->changed);
 	lock_drop(&p->lock);
 }
@@ -54,7 +54,7 @@ bell_events(struct processor *p, const char *buf, size_t len)
 		if ((e->mask & IN_Q_OVERFLOW) != 0) {
 			log_warn("inotify lost events: asking for all files that were open");
 			lock_take(&p->lock);
-			p->overflow = true;
+			p->settle_all = true;
 			(void)pthread_cond_signal(&p->changed);
 			lock_drop(&p->lock);
 		} else if (ino != 0) {

@@ -159,9 +159,10 @@ place_thumb(const struct derive *d, const char *dir, const struct extract_thumb 
 	return r < 0 ? r : core_derived_put(d->p->core, &f, fd, 0);
 }
 
-/* The entry of meta.json, with what the daemon knows of the thumbnails; path to be completed. */
+/* The entry of meta.json, with what the daemon knows of the thumbnails; path to be completed.
+ * `taken`: there is no place for them. */
 static char *
-complete_json(const struct extract_result *res)
+complete_json(const struct extract_result *res, bool taken)
 {
 	json_t *entry = json_loads(res->json, 0, NULL), *thumbs;
 	char *text;
@@ -169,7 +170,10 @@ complete_json(const struct extract_result *res)
 
 	if (entry == NULL)
 		return NULL;
-	if (res->n_thumbs > 0) {
+	if (taken)
+		(void)json_object_set_new(entry, "error", json_pack("{s:s, s:s, s:s}", "stage", "store", "code",
+		    "taken", "message", "thumbs is no directory: a file has the name"));
+	if (res->n_thumbs > 0 && !taken) {
 		thumbs = json_array();
 		for (i = 0; i < res->n_thumbs; i++) {
 			const struct extract_thumb *t = &res->thumbs[i];
@@ -192,6 +196,7 @@ commit(const struct derive *d, const struct extract_result *res)
 		.version = PIPELINE_VERSION, .failed = res->failed, .keep = d->keep->ino,
 		.path = d->keep->rest };
 	CLEANUP_FREE char *dir = NULL;
+	bool taken = false;
 	unsigned i;
 	int r = 0;
 
@@ -205,9 +210,12 @@ commit(const struct derive *d, const struct extract_result *res)
 	}
 	for (i = 0; i < res->n_thumbs && r == 0; i++)
 		r = place_thumb(d, dir, &res->thumbs[i]);
-	if (r < 0)
+	/* A user's own file, which no attempt of ours moves; when it goes, we are told. */
+	taken = r == -ENOTDIR;
+	if (r < 0 && !taken)
 		return r;
-	v.json = complete_json(res);
+	v.failed = v.failed || taken;
+	v.json = complete_json(res, taken);
 	if (v.json == NULL)
 		return -ENOMEM;
 	r = index_derived_set(d->p->ix, &v, clock_wall_ns() + KEEP_DELAY_NS);
@@ -268,6 +276,15 @@ last_name(const char *path)
 	return slash == NULL ? path : slash + 1;
 }
 
+/* With a temporary name: its time is up, or `tbfs sync --derived` asks for it. */
+static bool
+has_waited(struct processor *p, uint64_t ino)
+{
+	struct work w;
+
+	return index_work_get(p->ix, WORK_DERIVE, ino, &w) == 0 && w.wait == WAIT_RENAME;
+}
+
 void
 derive_run(struct processor *p, uint64_t ino)
 {
@@ -291,7 +308,7 @@ derive_run(struct processor *p, uint64_t ino)
 		return;
 	}
 	d.keep = &k;
-	if (policy_is_temporary(last_name(k.rest))) {
+	if (policy_is_temporary(last_name(k.rest)) && !has_waited(p, ino)) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
 		    core_temp_delay(p->core), WAIT_RENAME);
 	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&

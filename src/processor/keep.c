@@ -124,6 +124,7 @@ write_meta(struct processor *p, uint64_t keep, const struct keep_writer *w, cons
 	if (!w->same_owner && index_get(p->ix, keep, &dir) == 0) {
 		f.uid = dir.uid;
 		f.gid = dir.gid;
+		f.mtime = w->n > 0 ? w->mtime : dir.mtime;
 	}
 	if (is_same(p, keep, &f, text, strlen(text)))
 		return 0;
@@ -134,41 +135,108 @@ write_meta(struct processor *p, uint64_t keep, const struct keep_writer *w, cons
 	return r < 0 ? r : core_derived_put(p->core, &f, fd, KEEP_UPLOAD_DELAY_NS);
 }
 
+/* As files' names are: readable, and with <key>_b64 beside where that is not the name itself. */
+static void
+add_name(json_t *root, const char *key, const char *name)
+{
+	CLEANUP_STRBUF struct strbuf plain = STRBUF_INIT;
+	CLEANUP_STRBUF struct strbuf b64 = STRBUF_INIT;
+	char b64_key[32];
+
+	(void)snprintf(b64_key, sizeof(b64_key), "%s_b64", key);
+	if (plain_name(name, &plain)) {
+		base64_name(name, &b64);
+		(void)json_object_set_new(root, b64_key, json_string(b64.data));
+	}
+	(void)json_object_set_new(root, key, json_string(plain.data));
+}
+
 static char *
 meta_text(const struct keep_path *k, json_t *files)
 {
-	json_t *root = json_pack("{s:i, s:o*, s:o*, s:O}", "version", 1, "circle",
-	    json_string(k->circle), "keep", json_string(k->keep), "files", files);
-	char *text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
+	json_t *root = json_pack("{s:i}", "version", 1);
+	char *text;
 
+	add_name(root, "circle", k->circle);
+	add_name(root, "keep", k->keep);
+	(void)json_object_set(root, "files", files);
+	text = json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(12));
 	json_decref(root);
 	return text;
+}
+
+/* Bring meta.json of a keep up to date; where nothing is derived there is none, unless `even_empty`. */
+static int
+keep_write(struct processor *p, uint64_t keep, bool even_empty)
+{
+	struct keep_writer w = { .files = json_object(), .read_bits = 0777, .same_owner = true };
+	CLEANUP_FREE char *text = NULL;
+	struct keep_path k;
+	int r = core_keep_path(p->core, keep, &k);
+
+	if (r == 0 && k.rest[0] == '\0') {
+		r = index_keep_files(p->ix, keep, keep_file_seen, &w);
+		w.same_owner = w.same_owner && w.n > 0;
+		if (r == 0 && w.n == 0 && !even_empty)
+			r = core_derived_remove(p->core, keep, "meta.json");
+		else if (r == 0 && (text = meta_text(&k, w.files)) == NULL)
+			r = -ENOMEM;
+		else if (r == 0)
+			r = write_meta(p, keep, &w, text);
+	}
+	keep_path_release(&k);
+	json_decref(w.files);
+	return r;
+}
+
+/* When this keep's was last written, monotonic ns, as far as that is remembered; and that it is now. */
+static int64_t
+written_at(struct processor *p, uint64_t keep, bool now)
+{
+	struct written *oldest = &p->written[0];
+	size_t i;
+
+	for (i = 0; i < WRITTEN_MAX; i++) {
+		if (p->written[i].keep == keep) {
+			oldest = &p->written[i];
+			break;
+		}
+		if (p->written[i].at < oldest->at)
+			oldest = &p->written[i];
+	}
+	if (now)
+		*oldest = (struct written){ keep, clock_mono_ns() };
+	return oldest->keep == keep ? oldest->at : 0;
 }
 
 void
 keep_run(struct processor *p, const struct work *work)
 {
-	struct keep_writer w = { .files = json_object(), .read_bits = 0777, .same_owner = true };
-	CLEANUP_FREE char *text = NULL;
-	struct keep_path k;
-	int r = core_keep_path(p->core, work->id, &k);
+	int64_t wait = written_at(p, work->id, false) + KEEP_DELAY_NS - clock_mono_ns();
+	int r;
 
-	if (r == 0 && k.rest[0] == '\0') {
-		r = index_keep_files(p->ix, work->id, keep_file_seen, &w);
-		if (r == 0 && w.n == 0)
-			r = core_derived_remove(p->core, work->id, "meta.json");
-		else if (r == 0 && (text = meta_text(&k, w.files)) == NULL)
-			r = -ENOMEM;
-		else if (r == 0)
-			r = write_meta(p, work->id, &w, text);
+	/* However much somebody hurries. */
+	if (wait > 0) {
+		(void)index_work_defer(p->ix, WORK_KEEP, work->id, clock_wall_ns() + wait, WAIT_NONE);
+		return;
 	}
-	if (r == 0 || r == -ENOENT)
+	(void)written_at(p, work->id, true);
+	r = keep_write(p, work->id, false);
+	if (r == 0 || r == -ENOENT) {
 		(void)index_keep_done(p->ix, work->id, work->since);
-	else
+	} else if (r == -EISDIR || r == -EEXIST) {
+		/* Until the directory goes, of which we are told. */
+		(void)index_work_failed(p->ix, WORK_KEEP, work->id, clock_wall_ns(), true,
+		    "meta.json can't be written: a directory has the name");
+	} else {
 		(void)log_errno(r, "meta.json of keep %ju can't be written", (uintmax_t)work->id);
-	if (r < 0 && r != -ENOENT)
 		(void)index_work_defer(p->ix, WORK_KEEP, work->id, clock_wall_ns() + 5 * NSEC_PER_SEC,
 		    WAIT_NONE);
-	keep_path_release(&k);
-	json_decref(w.files);
+	}
+}
+
+void
+processor_meta_wanted(struct processor *p, uint64_t keep)
+{
+	(void)keep_write(p, keep, true);
 }

@@ -12,6 +12,7 @@
 enum {
 	PIPELINE_VERSION = 2,		/* of what the workers make: a new one derives again */
 	RINGS_MAX = 8192,
+	WRITTEN_MAX = 64,
 	JOBS_MAX = 64,
 };
 
@@ -21,6 +22,12 @@ enum {
 /* A closed file that waits for its quiet period. */
 struct ring {
 	uint64_t ino;
+	int64_t at;			/* monotonic ns */
+};
+
+/* A meta.json that was written not long ago. */
+struct written {
+	uint64_t keep;
 	int64_t at;			/* monotonic ns */
 };
 
@@ -34,11 +41,12 @@ struct processor {
 	bool thread_runs, bell_runs;
 	int inotify_fd, stop_fd;
 	_Atomic bool stopping;
+	struct written written[WRITTEN_MAX];	/* processor's thread */
 	struct lock lock;		/* RANK_QUEUE: all below */
 	pthread_cond_t changed;
 	bool stop;
 	bool ask;			/* the index has work that is due */
-	bool overflow;			/* events were lost: everything open is asked */
+	bool settle_all;		/* events were lost, or somebody waits: everything open is asked */
 	struct ring rings[RINGS_MAX];	/* unordered */
 	size_t n_rings;
 	uint64_t running[JOBS_MAX];	/* originals being derived; 0: free */

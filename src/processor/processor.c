@@ -148,6 +148,15 @@ thumbs_gone(struct processor *p, const struct keep_path *k, const char *path, co
 }
 
 void
+processor_wake(struct processor *p)
+{
+	lock_take(&p->lock);
+	p->ask = true;
+	(void)pthread_cond_signal(&p->changed);
+	lock_drop(&p->lock);
+}
+
+void
 processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
 {
 	/* Not while `rm -r` is still at work. */
@@ -165,10 +174,7 @@ processor_derived_gone(struct processor *p, uint64_t parent, const char *name)
 	else if (k.rest[0] == '\0' && strcmp(name, "meta.json") == 0)
 		(void)index_keep_touch(p->ix, k.ino, due);
 	keep_path_release(&k);
-	lock_take(&p->lock);
-	p->ask = true;
-	(void)pthread_cond_signal(&p->changed);
-	lock_drop(&p->lock);
+	processor_wake(p);
 }
 
 static void
@@ -280,7 +286,7 @@ processor_run(void *arg)
 		/* Without inotify nothing happens between two sweeps. */
 		if (!p->opt.inotify && p->opt.sweep_interval > 0 && p->n_running == 0)
 			next = next_sweep;
-		while (!p->stop && !p->ask && !p->overflow && clock_mono_ns() < next &&
+		while (!p->stop && !p->ask && !p->settle_all && clock_mono_ns() < next &&
 		    lock_wait(&p->lock, &p->changed, next == INT64_MAX ? 0 : next) == 0) {
 			size_t i;
 
@@ -288,8 +294,8 @@ processor_run(void *arg)
 				if (p->rings[i].at < next)
 					next = p->rings[i].at;
 		}
-		all = p->overflow || (p->opt.sweep_interval > 0 && clock_mono_ns() >= next_sweep);
-		p->overflow = false;
+		all = p->settle_all || (p->opt.sweep_interval > 0 && clock_mono_ns() >= next_sweep);
+		p->settle_all = false;
 	}
 	lock_drop(&p->lock);
 	return NULL;
@@ -303,7 +309,7 @@ processor_new(const struct processor_options *opt, struct processor **ret_p, str
 	struct processor *p = calloc(1, sizeof(*p));
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 	struct extract_pool_options pool = { .program = opt->program, .uid = opt->uid,
-		.gid = opt->gid };
+		.gid = opt->gid, .limits = &opt->limits };
 	int r;
 
 	if (p == NULL)
@@ -393,21 +399,17 @@ processor_changed(struct processor *p, uint64_t ino)
 	} else {
 		return;
 	}
-	if (!p->opt.inotify)
-		return;
-	lock_take(&p->lock);
-	p->ask = true;
-	(void)pthread_cond_signal(&p->changed);
-	lock_drop(&p->lock);
+	if (p->opt.inotify)
+		processor_wake(p);
 }
 
 /* ---- waiting for it ---- */
 
-/* What is stuck, or has a name on its way somewhere else, is not waited for. */
+/* What is stuck is not waited for. */
 static bool
 count_one(void *arg, const struct work *w)
 {
-	if (!w->stuck && w->wait != WAIT_RENAME)
+	if (!w->stuck)
 		++*(uint64_t *)arg;
 	return true;
 }
@@ -417,21 +419,25 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
     bool (*progress)(void *arg, uint64_t remaining), void *arg)
 {
 	int64_t moved = clock_mono_ns();
+	bool keeps_hurried = false;
 	uint64_t was_open = 0;
 
 	for (;;) {
 		uint64_t open = 0, remaining = 0;
 
 		lock_take(&p->lock);
-		p->overflow = true;	/* settle what is quiet */
+		p->settle_all = true;
 		(void)pthread_cond_signal(&p->changed);
 		lock_drop(&p->lock);
 		(void)index_work_hurry(p->ix, WORK_UPLOAD, dir, false);
 		(void)index_work_hurry(p->ix, WORK_DERIVE, dir, false);
-		(void)index_work_hurry(p->ix, WORK_KEEP, INDEX_ROOT, false);
 		/* In the order in which a file goes through them: none is missed between two. */
 		(void)index_open_below(p->ix, dir, &open);
 		(void)index_work_below(p->ix, WORK_DERIVE, dir, count_one, &remaining);
+		if (remaining + open == 0 && !keeps_hurried) {
+			(void)index_work_hurry(p->ix, WORK_KEEP, INDEX_ROOT, false);
+			keeps_hurried = true;
+		}
 		(void)index_work_below(p->ix, WORK_KEEP, INDEX_ROOT, count_one, &remaining);
 		if (remaining + open == 0)
 			return 0;

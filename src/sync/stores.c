@@ -58,7 +58,7 @@ store_report(struct store *st, int r, const struct error *err)
 	bool opened = false, healed = false;
 
 	lock_take(&st->lock);
-	if (r == -EAGAIN || r == -EACCES || r == -ENODEV) {
+	if (r == -EAGAIN || r == -EACCES || r == -ENODEV || r == -ENOSPC) {
 		unsigned shift = ++st->failures - FAILURES_TO_OPEN;
 
 		(void)snprintf(st->last_error, sizeof(st->last_error), "%s", error_text(err));

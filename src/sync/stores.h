@@ -32,7 +32,7 @@ void stores_release(struct stores *s);	/* frees the backends */
 int stores_add(struct stores *s, const char *name, struct backend *b);	/* name: static */
 struct store *stores_find(struct stores *s, const char *name);	/* NULL: not configured */
 
-/* Tell how a call ended; -EAGAIN, -EACCES and -ENODEV are the store's failures. */
+/* Tell how a call ended; -EAGAIN, -EACCES, -ENODEV and -ENOSPC are the store's failures. */
 void store_report(struct store *st, int r, const struct error *err);
 /* 0, or how many ns to wait until it may be asked again. */
 int64_t store_wait(struct store *st);

@@ -271,9 +271,9 @@ drain_look(struct syncer *s, uint64_t dir, struct drain_look *l)
 	for (k = 0; k < sizeof(flow) / sizeof(flow[0]); k++)
 		if (flow[k] == WORK_UPLOAD || dir == INDEX_ROOT)
 			(void)index_work_below(s->ix, flow[k], dir, drain_count, l);
+	l->p.busy = core_count_writers(s->core, dir, &l->sample);
 	if (l->sample != 0 && index_path(s->ix, l->sample, &path) == 0)
 		(void)snprintf(l->p.path, sizeof(l->p.path), "%s", path);
-	l->p.busy = core_count_writers(s->core, dir);
 	if (l->p.busy < l->in_use)
 		l->p.busy = l->in_use;
 }

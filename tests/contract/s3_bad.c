@@ -147,9 +147,9 @@ test_refusals(void **state)
 	assert_all_fail("HTTP/1.1 404 Not Found\r\n" XML "<Error><Code>NoSuchBucket</Code></Error>", -ENODEV,
 	    "s3.bucket");
 	assert_all_fail("HTTP/1.1 301 Moved\r\nx-amz-bucket-region: eu-west-3\r\nLocation: http://127.0.0.1:1/\r\n"
-	    XML "<Error><Code>PermanentRedirect</Code></Error>", -EINVAL, "s3.region=eu-west-3");
+	    XML "<Error><Code>PermanentRedirect</Code></Error>", -EACCES, "s3.region=eu-west-3");
 	assert_all_fail("HTTP/1.1 400 Bad\r\n" XML "<Error><Code>AuthorizationHeaderMalformed</Code>"
-	    "<Region>us-west-2</Region></Error>", -EINVAL, "s3.region=us-west-2");
+	    "<Region>us-west-2</Region></Error>", -EACCES, "s3.region=us-west-2");
 	assert_all_fail("HTTP/1.1 507 Full\r\n" XML "<Error><Code>XMinioStorageFull</Code></Error>", -ENOSPC,
 	    "full");
 	assert_all_fail("HTTP/1.1 503 Slow\r\n" XML "<Error><Code>SlowDown</Code></Error>", -EAGAIN, "slow down");
@@ -168,7 +168,7 @@ test_clock_skew(void **state)
 	(void)strftime(date, sizeof(date), "%a, %d %b %Y %H:%M:%S GMT", &tm);
 	(void)snprintf(answer, sizeof(answer), "HTTP/1.1 403 Forbidden\r\nDate: %s\r\n" XML
 	    "<Error><Code>RequestTimeTooSkewed</Code></Error>", date);
-	assert_all_fail(answer, -EINVAL, "seconds ahead of the server's");
+	assert_all_fail(answer, -EACCES, "seconds ahead of the server's");
 }
 
 /* ---- retries ---- */

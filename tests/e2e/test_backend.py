@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What arrives in the backend, read there without tbfs: plain files, or boto3."""
+import errno
 import fcntl
 import mmap
 import os
+import shutil
+import socket
 import threading
 import time
 
@@ -126,9 +129,41 @@ def test_url_reads_the_object(new_mount):
             urllib.request.urlopen(url.split("?")[0], timeout=10)
     assert "X-Amz-Expires=60" in mount.tbfs("url", path, "--expires", "60").out
     assert mount.tbfs("url", path, "--expires", "999999999", check=False).returncode == rig.USAGE
-    os.chmod(path, 0o600)
-    with pytest.raises(PermissionError):
-        rig.as_user("www-data", os.getxattr, path, "user.tbfs.url")
+    with pytest.raises(OSError) as e:
+        mount.xattr(path, "url.604801")
+    assert e.value.errno == errno.EINVAL
+    # What is written now is not what the object holds.
+    with open(path, "ab"):
+        r = mount.tbfs("url", path, check=False)
+        assert r.returncode == rig.NOT_DONE and "not in a store yet" in r.err
+
+
+def test_only_who_may_read_gets_a_url(new_mount):
+    """Mode, ACL and the directories above, as the kernel has them; also by the daemon's socket."""
+    mount = new_mount("passthrough", "minio", control__group="www-data").start()
+    private = mount.path / "private"
+    private.mkdir(mode=0o700)
+    paths = {name: write(folder / name, b"x") for folder, name in (
+        (mount.path, "open"), (mount.path, "mode"), (mount.path, "acl"), (private, "below"))}
+    os.chmod(paths["mode"], 0o600)
+    run("setfacl", "-m", "u:www-data:---", paths["acl"])
+    mount.sync()
+
+    def ask(path):
+        return os.getxattr(path, "user.tbfs.url.60")
+    assert b"X-Amz-Expires=60" in rig.as_user("www-data", ask, paths.pop("open"))
+    for path in paths.values():
+        with pytest.raises(PermissionError):
+            rig.as_user("www-data", ask, path)
+        assert b"X-Amz" in ask(path)
+    assert "knows no verb" in rig.as_user("www-data", by_socket, mount.xattr(mount.path, "control"))
+
+
+def by_socket(path):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(path)
+        s.sendall(b'{"verb":"url","paths":["/private/below"],"expires_s":60}\n')
+        return s.makefile().read()
 
 
 def test_local_backend_has_no_url_and_says_so(new_mount):
@@ -619,6 +654,87 @@ def test_backend_switched_under_an_existing_state_directory(new_mount, minio):
     mount.sync()
     assert mount.objects() == {b"new": noise(100_000, "new"), b"old": noise(50_000, "newer")}
     wait_until(lambda: files_below(mount.objects_dir, skip=(".tbfs",)) == {}, 10)
+
+
+def test_backend_switched_back_and_to_a_store_without_keys(new_mount, minio):
+    """From MinIO to a directory: what is in the bucket is read, changed and removed there; without
+    its keys it stays, and the mount says so."""
+    mount = new_mount("passthrough", "minio", derived="off").start()
+    for name in ("kept", "changed", "removed"):
+        write(mount.path / name, noise(1000, name))
+    mount.sync()
+    mount.umount()
+    keys = {k: mount.env.pop(k) for k in ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY")}
+    mount.start(backend="local", local__root_path=mount.objects_dir)
+    assert "can be neither read nor removed" in mount.log.read_text()
+    assert read(mount.path / "kept") == noise(1000, "kept")
+    os.unlink(mount.path / "removed")
+    mount.umount("--timeout", "1", check=False)
+    mount.env |= keys
+    mount.start()
+    assert "objects of former days are still in store minio" in mount.log.read_text()
+    write(mount.path / "changed", b"anew")
+    write(mount.path / "new", b"new")
+    mount.sync()
+    assert {mount.xattr(mount.path / n, "backend") for n in ("changed", "new")} == {"local"}
+    assert minio.contents(mount.bucket) == {b"kept": noise(1000, "kept")}
+    # Its staged bytes are lost: they come back from where they are.
+    mount.kill()
+    mount.detach()
+    [staged] = [p for p in (mount.state_dir / "data").rglob("*")
+                if p.is_file() and read(p) == noise(1000, "kept")]
+    staged.unlink()
+    mount.start()
+    assert read(mount.path / "kept") == noise(1000, "kept")
+    assert [b["name"] for b in mount.status()["backends"]] == ["local", "minio"]
+
+
+def test_a_store_that_moved_must_have_what_was_stored(new_mount):
+    mount = new_mount(derived="off").start()
+    write(mount.path / "a", b"x")
+    mount.sync()
+    mount.umount()
+    elsewhere = mount.base / "elsewhere"
+    r = mount.try_start(local__root_path=elsewhere)
+    assert r.returncode == rig.BACKEND and "does not have what was stored there" in r.err, r.err
+    assert len(r.err.strip().splitlines()) == 1
+    shutil.copytree(mount.objects_dir, elsewhere, dirs_exist_ok=True)
+    mount.objects_dir = elsewhere
+    mount.start()
+    write(mount.path / "b", b"y")
+    os.rename(mount.path / "a", mount.path / "c")
+    mount.sync()
+    wait_until(lambda: mount.objects() == {b"b": b"y", b"c": b"x"}, 10)
+
+
+def test_retry_reaches_all_that_is_below(new_mount):
+    """A file, a folder, the mountpoint: each tries again what is stuck at or below it."""
+    mount = new_mount(derived="off", upload__max_size="100").start()
+    for name in ("d/a", "d/b", "c"):
+        (mount.path / name).parent.mkdir(exist_ok=True)
+        write(mount.path / name, bytes(200))
+        mount.wait_state(mount.path / name, "dirty+stuck")
+
+    def retried(path):
+        return int(mount.tbfs("retry", path).out.split()[0])
+    assert [retried(mount.path / p) for p in ("d/a", "d", "")] == [1, 2, 3]
+    mount.wait_state(mount.path / "c", "dirty+stuck")
+    mount.umount(check=False)
+    mount.start(upload__max_size="1000")
+    mount.tbfs("retry", mount.path / "d")
+    mount.sync(mount.path / "d")
+    assert mount.state(mount.path / "d/b") == "stored"
+
+
+def test_sync_goes_on_after_one_that_is_held_open(new_mount):
+    mount = new_mount(derived="off").start()
+    held, free = write(mount.path / "held", b"x"), write(mount.path / "free", b"y")
+    with open(held, "ab"):
+        r = mount.tbfs("sync", held, free, check=False)
+        assert r.returncode == rig.NOT_DONE and "open for writing, for one held" in r.err
+        assert mount.state(free) == "stored"
+        r = mount.tbfs("sync", "--timeout", "0", held, check=False)
+        assert r.returncode == rig.NOT_DONE and "cancel" not in r.err.lower(), r.err
 
 
 # ---- space ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is refused, how it is said, and with which exit code: 2 usage, 3 backend, 4 state directory."""
 import os
+import shutil
 import subprocess
 import time
 
@@ -253,10 +254,14 @@ def test_state_directory_on_a_full_disk(new_mount, disk):
 
 @pytest.fixture
 def filled(new_mount):
-    """A mount with stored and dirty files, unmounted."""
-    mount = new_mount(derived="off").start()
+    """A mount with stored files and one snapshot from before half of them, unmounted."""
+    mount = new_mount(derived="off", snapshot_interval="1s").start()
     for n in range(20):
         write(mount.path / f"f{n}", noise(2000, n))
+        if n == 10:
+            wait_until(lambda: list((mount.state_dir / "snapshots").glob("*.db")))
+            mount.umount()
+            mount.start(snapshot_interval="0")
     mount.sync()
     mount.umount()
     mount.pid = None
@@ -281,17 +286,24 @@ def test_corrupt_index_is_set_aside_never_overwritten(filled, damage):
     write(path, bytes(data))
     for extra in ("-wal", "-shm"):
         (filled.state_dir / f"index.db{extra}").unlink(missing_ok=True)
-    r = filled.try_start()
-    if r.returncode == 0:           # rebuilt: then everything must be there
-        assert {p.name: read(p) for p in filled.path.iterdir() if p.name != "lost+found"} == \
-            {f"f{n}": noise(2000, n) for n in range(20)}
-    else:
-        one_line(r, STATE, "index")
-    kept = [p for p in filled.state_dir.rglob("*") if p.is_file() and p.stat().st_size == len(data)
-            and read(p) == bytes(data)]
-    assert kept, "the damaged database is gone"
+    for _ in range(2):              # it is not forgotten
+        r = filled.try_start()
+        if r.returncode == 0:       # nothing was lost but the file's unused end
+            assert damage == "truncated" and len(filled.files()) == 20
+            return
+        one_line(r, STATE, "index.db.damaged-")
+        assert not path.exists()
+        [aside] = filled.state_dir.glob("index.db.damaged-*Z")
+        assert read(aside) == bytes(data)
+        assert r.err.count("the last verified snapshot is snapshots/index-") == 1
     # The staged bytes and the objects were not touched.
     assert len(filled.objects()) == 20
+    # What the message says helps: names of after the snapshot are known from the staged files.
+    [snapshot] = (filled.state_dir / "snapshots").glob("index-*.db")
+    shutil.copy(snapshot, path)
+    filled.start()
+    assert {p.name: read(p) for p in filled.path.iterdir()} == {f"f{n}": noise(2000, n) for n in range(20)}
+    assert read(aside) == bytes(data)
 
 
 @pytest.mark.parametrize("damage", ["cut to a tenth", "cut to a half", "cut to nine tenths", "a page in the middle", "deleted"])

@@ -9,6 +9,8 @@ import shutil
 import sqlite3
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -16,6 +18,7 @@ from PIL import Image
 import rig
 import syscalls
 from rig import MEDIA, keep_path, noise, read, run, wait_until, write
+from test_posix import raises
 
 SIZES = {"256.webp": (256, "WEBP", "image/webp"), "720.webp": (720, "WEBP", "image/webp"),
          "1600.jpg": (1600, "JPEG", "image/jpeg")}
@@ -214,6 +217,14 @@ def keep(new_mount):
     return mount, keep
 
 
+def xattr_or_none(path, name):
+    try:
+        return os.getxattr(path, f"user.tbfs.{name}")
+    except OSError as e:
+        assert e.errno == errno.ENODATA
+        return None
+
+
 def derive_jobs(mount):
     return mount.status()["derive"]["pending"]
 
@@ -239,9 +250,11 @@ def test_derivation_starts_by_itself(new_mount, options):
     keep = keep_path(mount.path)
     put(keep, "no_exif.jpg", "a.jpg")
     began = time.monotonic()
-    wait_until(lambda: len(thumbs_of(keep, "a.jpg")) == 3, 15)
-    limit = 0.2 + 1 + 2 if options["inotify"] == "on" else 5
+    # From then on it is queued, or done already.
+    wait_until(lambda: xattr_or_none(keep / "a.jpg", "progress"), 15)
+    limit = 0.2 + 1 if options["inotify"] == "on" else 5
     assert time.monotonic() - began < limit * rig.PATIENCE
+    wait_until(lambda: len(thumbs_of(keep, "a.jpg")) == 3, 15)
 
 
 def test_a_listing_seen_before_shows_what_was_derived_since(new_mount):
@@ -257,20 +270,81 @@ def test_a_listing_seen_before_shows_what_was_derived_since(new_mount):
 
 
 def test_overflow_of_the_bell_loses_nothing(new_mount):
-    """IN_Q_OVERFLOW: more closes than the kernel's queue holds while derivation is behind."""
-    mount = new_mount(sweep_interval="0", processor_workers=1).start()
+    """IN_Q_OVERFLOW, with a queue of two: everything is found all the same, without a sweep."""
+    limit = Path("/proc/sys/fs/inotify/max_queued_events")
+    before = limit.read_text()
+    limit.write_text("2")           # an instance takes the limit along that holds when it is made
+    try:
+        mount = new_mount(sweep_interval="0").start()
+    finally:
+        limit.write_text(before)
     keep = keep_path(mount.path)
-    with open("/proc/sys/fs/inotify/max_queued_events") as f:
-        limit = int(f.read())
-    if limit > 20_000:
-        pytest.skip(f"this kernel queues {limit} events")
-    put(keep, "no_exif.jpg", "first.jpg")
-    for n in range(limit // 8):
-        fd = os.open(keep / f"n{n % 50}.txt", os.O_WRONLY | os.O_CREAT, 0o644)
-        os.close(fd)
-    put(keep, "no_exif.jpg", "last.jpg")
-    mount.sync(derived=True, timeout=90)
-    assert len(thumbs_of(keep, "last.jpg")) == 3 and len(thumbs_of(keep, "first.jpg")) == 3
+    names = []
+    while "inotify lost events" not in mount.log.read_text():
+        assert len(names) < 5000, "the queue of two never overflows"
+        with ThreadPoolExecutor(8) as pool:
+            names += pool.map(lambda n: put(keep, "no_exif.jpg", f"{n}.jpg").name,
+                              range(len(names), len(names) + 40))
+    wait_until(lambda: (keep / "meta.json").exists() and set(meta_of(keep)["files"]) == set(names), 60)
+
+
+def test_meta_json_is_written_at_most_once_a_second(new_mount):
+    """Also while somebody waits for it."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    inodes, began = set(), time.monotonic()
+    for n in range(30):
+        put(keep, "no_exif.jpg", f"{n}.jpg")
+        mount.sync(derived=True)
+        inodes.add(os.stat(keep / "meta.json").st_ino)
+        assert f"{n}.jpg" in meta_of(keep)["files"]
+        if time.monotonic() - began > 4:
+            break
+    assert 1 < len(inodes) <= time.monotonic() - began + 1
+
+
+def test_a_users_file_in_a_reserved_place_blocks_nobody(new_mount):
+    """It stays his, it has its reason where the thumbnails are missing, and when it goes they come."""
+    mount = new_mount().start()
+    keep, other = keep_path(mount.path, 1, 1), keep_path(mount.path, 1, 2)
+    write(keep / "thumbs", b"mine")
+    (other / "meta.json").mkdir()
+    write(other / "meta.json" / "mine", b"mine")
+    for folder in (keep, other):
+        put(folder, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    assert read(keep / "thumbs") == b"mine"
+    assert entry(keep, "a.jpg")["error"] == {"stage": "store", "code": "taken",
+                                             "message": "thumbs is no directory: a file has the name"}
+    assert thumbs_of(other, "a.jpg") == sorted(SIZES) and os.listdir(other / "meta.json") == ["mine"]
+    assert "meta.json can't be written" in json.dumps(mount.status()["failures"])
+    with raises(errno.ENOTEMPTY):
+        os.rmdir(keep)
+    os.rename(keep / "thumbs", keep / "renamed")
+    os.unlink(other / "meta.json" / "mine")
+    os.rmdir(other / "meta.json")
+    wait_until(lambda: thumbs_of(keep, "a.jpg") == sorted(SIZES))
+    wait_until(lambda: "error" not in entry(keep, "a.jpg"))
+    wait_until(lambda: (other / "meta.json").is_file())
+
+
+def test_what_stands_in_the_way_below_thumbs_gives_way(new_mount):
+    mount = new_mount().start()
+    keep = keep_path(mount.path)
+    (keep / "thumbs" / "b.jpg" / "256.webp").mkdir(parents=True)
+    write(keep / "thumbs" / "a.jpg", b"in the way")
+    for name in ("a.jpg", "b.jpg"):
+        put(keep, "no_exif.jpg", name)
+    mount.sync(derived=True)
+    assert thumbs_of(keep, "a.jpg") == thumbs_of(keep, "b.jpg") == sorted(SIZES)
+
+
+def test_temporary_names_are_processed_when_asked(new_mount):
+    mount = new_mount().start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", ".a.jpg.Xy12Zw")
+    mount.sync(derived=True)
+    assert derive_jobs(mount) == 0 and thumbs_of(keep, ".a.jpg.Xy12Zw") == sorted(SIZES)
 
 
 def test_rename_takes_derivatives_along(keep):
@@ -447,16 +521,42 @@ def test_a_folder_of_thumbnails_moved_away_is_made_again(keep):
 
 
 def test_meta_json_is_taken(keep):
-    """Django's O_EXCL finds another name; a restore may write over it and is derived again."""
+    """Who asks for a new one is told that there is one, and finds it (Django would ask for ever
+    otherwise); a restore may write over it and is derived again."""
     mount, folder = keep
-    with pytest.raises(FileExistsError):
-        os.close(os.open(folder / "meta.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
     fresh = keep_path(mount.path, 12, 77)
-    with pytest.raises(FileExistsError):
-        os.close(os.open(fresh / "meta.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    for where in (folder, fresh):
+        with raises(errno.EEXIST):
+            os.close(os.open(where / "meta.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        assert meta_of(where)["version"] == 1
+    assert meta_of(fresh)["files"] == {} and os.stat(fresh / "meta.json").st_uid == os.stat(fresh).st_uid
+    os.rmdir(fresh)
     write(folder / "meta.json", b"{}")
     mount.sync(derived=True)
     wait_until(lambda: "a.jpg" in meta_of(folder).get("files", {}))
+
+
+@pytest.mark.parametrize("tool", ["cp", "mv", "tar", "rsync"])
+def test_a_keep_is_restored_with_what_was_derived(keep, tool, tmp_path):
+    """Into a keep that has no meta.json yet; what the tools put there is accepted and derived again."""
+    mount, folder = keep
+    saved, back = tmp_path / "saved", mount.path / "circles" / "12" / "keeps" / "35"
+    run("cp", "-a", folder, saved)
+    if tool == "tar":
+        back.mkdir()
+        run("tar", "-cf", tmp_path / "t.tar", "-C", saved, ".")
+        run("tar", "-xf", tmp_path / "t.tar", "-C", back)
+    elif tool == "rsync":
+        run("rsync", "-aHAX", f"{saved}/", back)
+    else:
+        run(*{"cp": ("cp", "-a"), "mv": ("mv",)}[tool], saved, back)
+    mount.sync(derived=True)
+    wait_until(lambda: meta_of(back)["keep"] == "35")
+    assert thumbs_of(back, "a.jpg") == sorted(SIZES) and set(meta_of(back)["files"]) == {"a.jpg"}
+    # Within the mount as well.
+    run("cp", "-a", back, back.parent / "36")
+    mount.sync(derived=True)
+    wait_until(lambda: meta_of(back.parent / "36")["keep"] == "36")
 
 
 def test_subfolders_of_a_keep(keep):

@@ -595,7 +595,7 @@ test_a_schema_that_is_not_ours_is_refused(void **state)
 	on_file(&rig, "index.db", "PRAGMA user_version=1000", NULL);
 	assert_int_equal(index_open(&opt, &rig.ix, &end, &err), -EPROTO);
 	on_file(&rig, "index.db", "PRAGMA user_version=0", NULL);
-	assert_int_equal(index_open(&opt, &rig.ix, &end, &err), -EUCLEAN);
+	assert_int_equal(index_open(&opt, &rig.ix, &end, &err), -EPROTO);
 	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d", ours);
 	on_file(&rig, "index.db", sql, NULL);
 	rig_open(&rig);
