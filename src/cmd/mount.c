@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,12 +149,40 @@ serve_background(struct mount_request *req)
 	return code;
 }
 
+/* mount -o remount: what the kernel keeps may change; keys of ours are for the next mount. */
+static int
+remount(const struct mount_request *req)
+{
+	static const struct { const char *word; unsigned long flag; } flags[] = {
+		{ "ro", MS_RDONLY }, { "nosuid", MS_NOSUID }, { "nodev", MS_NODEV }, { "noexec", MS_NOEXEC },
+		{ "sync", MS_SYNCHRONOUS }, { "dirsync", MS_DIRSYNC }, { "noatime", MS_NOATIME },
+		{ "nodiratime", MS_NODIRATIME },
+	};
+	CLEANUP_FREE char *words = strdup(req->cfg.mount_options != NULL ? req->cfg.mount_options : "");
+	char *rest = words, *word;
+	unsigned long set = MS_REMOUNT;
+	size_t i;
+
+	while (rest != NULL && (word = strsep(&rest, ",")) != NULL) {
+		if (strcmp(word, "rw") == 0)
+			set &= ~(unsigned long)MS_RDONLY;
+		for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
+			if (strcmp(word, flags[i].word) == 0)
+				set |= flags[i].flag;
+	}
+	if (mount(NULL, req->mountpoint, NULL, set, NULL) < 0)
+		return cmd_fail(EXIT_NOT_DONE, "%s can't be remounted: %s", req->mountpoint, strerror(errno));
+	return EXIT_DONE;
+}
+
 static int
 mount_run(struct mount_request *req)
 {
 	struct error err;
 	int code;
 
+	if (req->cfg.remount)
+		return remount(req);
 	if (config_load_env(&req->cfg, &err) < 0)
 		return cmd_fail_error(EXIT_USAGE, &err);
 	if (mountpoint_resolve(req->mountpoint, &req->resolved, &err) < 0)

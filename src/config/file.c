@@ -33,6 +33,7 @@ struct reader {
 	bool private;			/* saw a key that asks for a private file */
 	unsigned line;
 	char section[KEY_MAX_LEN];	/* "s3", or "" */
+	unsigned lines[CONFIG_MAX_OPTIONS];	/* where each key was set; 0: not yet */
 };
 
 static char *
@@ -62,17 +63,6 @@ read_section(struct reader *rd, char *text, struct error *err)
 	return 0;
 }
 
-/* In a line above: one of the two is a mistake. */
-static bool
-was_set_here(const struct reader *rd, const struct config_option *opt)
-{
-	const struct config_origin *o = &rd->cfg->origin[opt - config_options];
-	size_t n = strlen(rd->path);
-
-	return o->source == CONFIG_FILE && o->where != NULL && strncmp(o->where, rd->path, n) == 0 &&
-	    o->where[n] == ':';
-}
-
 static int
 read_pair(struct reader *rd, char *text, struct error *err)
 {
@@ -100,9 +90,11 @@ read_pair(struct reader *rd, char *text, struct error *err)
 	    strcmp(full, "s3.access_key") != 0)
 		return error_set(err, -EINVAL, "%s: %s does not belong into a secrets file; allowed: "
 		    "s3.access_key, s3.secret_key, s3.session_token", where, full);
-	if (opt != NULL && was_set_here(rd, opt))
-		return error_set(err, -EINVAL, "%s: %s was set before, at %s", where, full,
-		    rd->cfg->origin[opt - config_options].where);
+	if (opt != NULL && rd->lines[opt - config_options] != 0)
+		return error_set(err, -EINVAL, "%s: %s is set in line %u already", where, full,
+		    rd->lines[opt - config_options]);
+	if (opt != NULL)
+		rd->lines[opt - config_options] = rd->line;
 	return config_set(rd->cfg, full, value, CONFIG_FILE, where, err);
 }
 

@@ -25,7 +25,9 @@ static const char *const ignored_options[] = {
 	"nousers", "owner", "noowner", "group", "nogroup", "atime", "diratime", "relatime",
 	"norelatime", "strictatime", "nostrictatime", "lazytime", "nolazytime", "iversion",
 	"noiversion", "silent", "loud", "mand", "nomand", "comment=*", "x-*", "X-*", "_rnetdev",
-	"default_permissions", NULL,
+	"default_permissions",
+	/* What mount(8) reads from the mount itself for a remount. */
+	"user_id=*", "group_id=*", "max_read=*", NULL,
 };
 
 static bool
@@ -46,10 +48,6 @@ keep_option(struct config *cfg, const char *word)
 	const char *old = cfg->mount_options != NULL ? cfg->mount_options : "";
 	char *joined;
 
-	if (strcmp(word, "ro") == 0)
-		cfg->read_only = true;
-	if (strcmp(word, "rw") == 0)
-		cfg->read_only = false;
 	if (asprintf(&joined, "%s%s%s", old, old[0] != '\0' ? "," : "", word) < 0)
 		return -ENOMEM;
 	free(cfg->mount_options);
@@ -89,6 +87,10 @@ take_option(struct config *cfg, char *word, bool sloppy, struct error *err)
 	}
 	if (listed(ignored_options, word))
 		return 0;
+	if (strcmp(word, "remount") == 0) {
+		cfg->remount = true;
+		return 0;
+	}
 	equal = strchr(word, '=');
 	if (equal != NULL) {
 		*equal = '\0';

@@ -87,6 +87,10 @@ struct recovery {
 int core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
     struct error *err);
 
+/* A client gets EIO for this inode: say so once in the log, with where it is and why.  -EIO. */
+int core_eio(struct core *c, uint64_t ino, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 /* ---- attributes ---- */
 
 /* An inode as a client sees it: while its bytes may change, size and times are the staged

@@ -10,14 +10,10 @@
  *      opened in between; so a raise happens once a change, not once an open.
  *   3. flush() commits what the staged file looks like; a flush that finds nothing new
  *      costs one stat.
- *
- * A handle holds a descriptor only where the daemon moves the bytes; with passthrough
- * the kernel has its own.
  */
 #include "core/node.h"
 
 #include "base/clock.h"
-#include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -63,9 +59,8 @@ break_link(struct core *c, const struct inode *inode)
 		return -EIO;
 	r = c->fetcher.unshare(c->fetcher.arg, &object, &err);
 	if (r < 0) {
-		log_err("inode %ju: object %s can't be given its own blocks: %s",
-		    (uintmax_t)inode->ino, object.key, error_text(&err));
-		return r == -ENOSPC ? r : -EIO;
+		return r == -ENOSPC ? r : core_eio(c, inode->ino, "its object %s can't be given its own blocks: "
+		    "%s", object.key, error_text(&err));
 	}
 	return index_object_unlinked(c->ix, object.id);
 }
@@ -82,8 +77,7 @@ raise_locked(struct core *c, struct node *n)
 	if (r < 0 || inode.state == OBJECT_OPEN)
 		return r;
 	if (inode.state == OBJECT_REMOTE)
-		return log_errno(-EIO, "inode %ju: it is to change, but its bytes aren't here",
-		    (uintmax_t)n->ino);
+		return core_eio(c, n->ino, "it is to change, but its bytes aren't here");
 	if (inode.object != 0 && index_object_get(c->ix, inode.object, &object) == 0 && object.linked)
 		return -EAGAIN;
 	/* The staged file owns the time from here on: it must have it before the row says so. */
@@ -236,44 +230,7 @@ core_open_waits(struct core *c, uint64_t ino, int flags)
 	    WAITS_FOR_DISK : WAITS_FOR_NOTHING;
 }
 
-/* Fetch the bytes of a file that is only in the backend into a new staged file. */
-int
-node_hydrate(struct core *c, const struct inode *inode)
-{
-	struct object object;
-	struct error err = { 0 };
-	struct stat st;
-	int fd, r = index_object_get(c->ix, inode->object, &object);
-
-	if (r < 0)
-		return -EIO;
-	fd = staging_scratch(c->st);
-	if (fd < 0)
-		return fd;
-	r = c->fetcher.fetch == NULL ? -EIO : c->fetcher.fetch(c->fetcher.arg, &object, fd, &err);
-	if (r < 0) {
-		log_err("inode %ju: object %s can't be fetched: %s", (uintmax_t)inode->ino, object.key,
-		    error_text(&err));
-		r = r == -ENOSPC ? r : -EIO;
-	}
-	if (r == 0) {
-		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(inode->mtime) };
-
-		(void)futimens(fd, times);
-		/* It is STORED from here on, which a power cut must not make a lie. */
-		r = fsync(fd) < 0 ? -errno : staging_adopt(c->st, fd, inode->ino);
-	}
-	if (r == -EEXIST)
-		r = 0;
-	if (r == 0)
-		r = staging_stat(c->st, inode->ino, &st);
-	(void)close(fd);
-	if (r == 0)
-		r = index_mark_whole(c->ix, inode->ino, inode->generation, timespec_to_ns(st.st_mtim));
-	return r == -ESTALE ? 0 : r;
-}
-
-/* Node locked, raised if it had to be. */
+/* Node locked, raised if it had to be.  -ENODATA: its staged file is missing. */
 static int
 open_locked(struct core *c, struct node *n, int flags)
 {
@@ -285,14 +242,32 @@ open_locked(struct core *c, struct node *n, int flags)
 	if (fd >= 0 || (flags & O_TRUNC) == 0)
 		fd = staging_open(c->st, n->ino, O_RDONLY);
 	if (fd < 0)
-		return fd == -ENOENT ? log_errno(-EIO, "inode %ju: its staged file is missing",
-		    (uintmax_t)n->ino) : fd;
+		return fd == -ENOENT ? -ENODATA : fd;
 	if (writer && atomic_fetch_add(&n->writers, 1) == 0)
 		atomic_store(&n->writer_since, clock_wall_ns());
 	n->changed = n->changed || (flags & O_TRUNC) != 0;
 	n->still = n->still && !writer;
 	n->opens++;
 	return fd;
+}
+
+/* Somebody took the staged file of what is stored: its bytes come back from there. */
+static int
+open_lost(struct core *c, struct node *n, int flags)
+{
+	struct inode inode;
+	int r = index_get(c->ix, n->ino, &inode);
+
+	if (r == 0)
+		r = index_mark_remote(c->ix, n->ino, inode.generation);
+	if (r == 0)
+		r = node_hydrate(c, &inode);
+	if (r < 0)
+		return r == -ESTALE ? -ENODATA : r;
+	node_lock(c, n);
+	r = open_locked(c, n, flags);
+	node_unlock(c, n);
+	return r;
 }
 
 int
@@ -321,6 +296,10 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 			r = open_locked(c, n, flags);
 		node_unlock(c, n);
 	}
+	if (r == -ENODATA && !wants_write(flags) && inode.state == OBJECT_STORED)
+		r = open_lost(c, n, flags);
+	if (r == -ENODATA)
+		r = core_eio(c, ino, "its staged file is missing");
 	if (r < 0) {
 		/* Nobody will close it: it is settled like any other that was changed. */
 		if (raised)
@@ -420,6 +399,8 @@ core_fsync(struct core *c, struct handle *h, bool datasync)
 		return fd;
 	r = (datasync ? fdatasync(fd) : fsync(fd)) < 0 ? -errno : 0;
 	(void)close(fd);
+	if (r == -EIO)
+		return core_eio(c, h->ino, "the disk can't sync its bytes");
 	return r < 0 ? r : sync_row(c, h->node, h->writer);
 }
 
@@ -485,60 +466,4 @@ core_written(struct core *c, struct handle *h, const struct caller *who)
 		return;
 	h->kill_priv = false;
 	(void)core_setattr(c, h->ino, SET_KILL_PRIV, &(struct inode){ .ino = h->ino }, &attr);
-}
-
-/* ---- passthrough ---- */
-
-/* Open handles begin with a read-only descriptor: what is registered must be one, or the
- * staged file would look as if it had a writer for as long as it has readers. */
-int
-core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, int fd), void *arg,
-    int32_t *ret_id)
-{
-	struct node *n = h->node;
-	int32_t id = 0;
-	int fd = -1;
-
-	node_lock(c, n);
-	if (n->backing != 0) {
-		n->backing_users++;
-		id = n->backing;
-	} else if (n->opens == 1 && take != NULL) {
-		id = take(arg, h->fd);
-		if (id > 0) {
-			n->backing = id;
-			n->backing_users = 1;
-		}
-	}
-	node_unlock(c, n);
-	h->backed = id > 0;
-	if (h->metered || (id <= 0 && h->writer)) {
-		fd = staging_open(c->st, n->ino, O_RDWR);
-		if (fd < 0)
-			return fd;
-	}
-	if (id > 0 || h->writer) {
-		(void)close(h->fd);
-		h->fd = fd;
-	}
-	*ret_id = id > 0 ? id : 0;
-	return 0;
-}
-
-int32_t
-core_backing_drop(struct core *c, struct handle *h)
-{
-	struct node *n = h->node;
-	int32_t id = 0;
-
-	if (!h->backed)
-		return 0;
-	h->backed = false;
-	node_lock(c, n);
-	if (n->backing != 0 && --n->backing_users == 0) {
-		id = n->backing;
-		n->backing = 0;
-	}
-	node_unlock(c, n);
-	return id;
 }

@@ -11,9 +11,12 @@
  */
 #include "core/node.h"
 
+#include "base/cleanup.h"
 #include "base/log.h"
 
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -398,6 +401,21 @@ is_below(struct core *c, uint64_t ino, uint64_t dir)
 		if (index_place(c->ix, ino, &ino, name) < 0)
 			return false;
 	return ino == dir;
+}
+
+int
+core_eio(struct core *c, uint64_t ino, const char *fmt, ...)
+{
+	CLEANUP_FREE char *path = NULL;
+	char why[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(why, sizeof(why), fmt, ap);
+	va_end(ap);
+	log_err("%s (inode %ju): %s", index_path(c->ix, ino, &path) == 0 ? path : "unnamed",
+	    (uintmax_t)ino, why);
+	return -EIO;
 }
 
 uint64_t

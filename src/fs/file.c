@@ -181,6 +181,8 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 	r = pwrite_full(h->fd, buf, size, (uint64_t)off);
 	if (r < 0)
 		core_shrunk(req_core(req), h);
+	if (r == -EIO)
+		(void)core_eio(req_core(req), h->ino, "the disk can't take its bytes");
 	if (r < 0)
 		reply(req, r);
 	else

@@ -4,7 +4,8 @@
 
 A power cut may drop what SQLite had not synced, while the staged files are as new
 as the disk made them.  So: note the end of the WAL after each fsync, kill the
-daemon, and for each frame boundary mount a copy whose WAL ends there:
+daemon, and for each commit mount a copy whose WAL ends with its last frame (one that ends with
+another frame is taken for one that ends with the commit before):
   - what was promised before that frame is there, whole, under its name
   - what was promised later is there too, or its bytes are in lost+found
   - what was unlinked before stays away
@@ -37,21 +38,28 @@ class Wal:
         except FileNotFoundError:
             return None
 
-    def position(self):
-        """(salts, end of the frames that belong to them): a place in the life of the index."""
+    def commits(self):
+        """(salts, numbers of the frames that end a commit): all that belong to these salts."""
         h = self.header()
         if h is None:
-            return None, 0
+            return None, []
         page, salts = h[2], h[4:6]
-        end = 0
+        ends, n = [], 0
         with open(self.path, "rb") as f:
             f.seek(WAL_HEADER)
             while len(head := f.read(FRAME_HEADER)) == FRAME_HEADER:
                 if struct.unpack(">2I", head[8:16]) != salts:
                     break               # of an earlier round through the file
                 f.seek(page, os.SEEK_CUR)
-                end += 1
-        return salts, end
+                n += 1
+                if struct.unpack(">I", head[4:8])[0] != 0:
+                    ends.append(n)
+        return salts, ends
+
+    def position(self):
+        """(salts, end of the last commit): a place in the life of the index."""
+        salts, ends = self.commits()
+        return salts, ends[-1] if ends else 0
 
     def truncate(self, frames):
         page = self.header()[2]
@@ -163,9 +171,9 @@ def check(mount, promises, salts, frames):
 
 def roll_back(mount, promises, every=1, tell=None):
     """The mount is dead.  Try each boundary on a copy; returns complaints and how many were tried."""
-    salts, end = Wal(mount.state_dir / "index.db-wal").position()
-    problems, tried = [], 0
-    for frames in sorted({*range(end, 0, -every), end}, reverse=True):
+    salts, ends = Wal(mount.state_dir / "index.db-wal").commits()
+    end, problems, tried = ends[-1], [], 0
+    for frames in ends[::-1][::every]:
         base = mount.base / f"at{frames}"
         base.mkdir()
         rig.run("cp", "-a", "--reflink=auto", mount.state_dir, base / "state")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What an administrator relies on: status and its alarms, snapshots, mount(8), a unit with few rights."""
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import pytest
 
 import rig
 from rig import MEDIA, TOP, files_below, keep_path, noise, read, run, wait_until, write
+from test_posix import raises
 
 
 def test_sigusr1_writes_the_statistics_to_the_log(mount):
@@ -140,6 +142,11 @@ def test_mount_and_umount_as_fstab_has_them(new_mount, helpers, kind):
     line = next(line.split() for line in open("/proc/self/mounts") if line.split()[1] == str(mount.path))
     assert line[:3] == ["family", str(mount.path), "fuse.tbfs"] and "nosuid" in line[3].split(",")
     write(mount.path / "a", b"x")
+    run("mount", "-o", "remount,ro", mount.path, env=mount.environment())
+    with raises(errno.EROFS):
+        write(mount.path / "b", b"x")
+    run("mount", "-o", "remount,rw", mount.path, env=mount.environment())
+    write(mount.path / "b", b"x")
     pid = mount.pid
     run("umount", mount.path, env=mount.environment())
     wait_until(lambda: not rig.alive(pid))

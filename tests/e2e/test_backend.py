@@ -737,6 +737,29 @@ def test_sync_goes_on_after_one_that_is_held_open(new_mount):
         assert r.returncode == rig.NOT_DONE and "cancel" not in r.err.lower(), r.err
 
 
+def test_each_eio_leaves_one_line(new_mount):
+    """With the path, the inode and why; what is stored comes back instead."""
+    mount = new_mount(derived="off").start()
+    (mount.path / "d").mkdir()
+    stored = write(mount.path / "d" / "stored", noise(1000, "stored"))
+    mount.sync()
+    mount.umount()
+    mount.start(quiet_period="1h")
+    waits = write(mount.path / "d" / "waits", noise(1000, "waits"))
+    for path in (stored, waits):
+        ino = os.stat(path).st_ino
+        [staged] = [p for p in (mount.state_dir / "data").rglob("*") if p.is_file() and
+                    read(p) == noise(1000, path.name)]
+        staged.unlink()
+    assert read(stored) == noise(1000, "stored")
+    for flags in (os.O_RDONLY, os.O_WRONLY):
+        with pytest.raises(OSError) as e:
+            os.open(waits, flags)
+        assert e.value.errno == errno.EIO
+    lines = [line for line in mount.log.read_text().splitlines() if "error" in line]
+    assert [line.partition("error: ")[2] for line in lines] == [f"d/waits (inode {ino}): its staged file is missing"] * 2
+
+
 # ---- space ----------------------------------------------------------------------------------
 
 def test_stored_bytes_take_their_space_once(new_mount):

@@ -520,6 +520,17 @@ def test_a_folder_of_thumbnails_moved_away_is_made_again(keep):
         assert set(meta_of(folder)["files"]) == {"a.jpg", "sub/b.jpg"}
 
 
+def test_circles_and_keeps_of_any_name(new_mount):
+    mount = new_mount().start()
+    keep = mount.path / "circles" / os.fsdecode(b"\xffcle") / "keeps" / "Sommer ☀"
+    keep.mkdir(parents=True)
+    put(keep, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    meta = meta_of(keep)
+    assert (meta["circle"], meta["circle_b64"], meta["keep"]) == ("%FFcle", "/2NsZQ==", "Sommer ☀")
+    assert "keep_b64" not in meta
+
+
 def test_meta_json_is_taken(keep):
     """Who asks for a new one is told that there is one, and finds it (Django would ask for ever
     otherwise); a restore may write over it and is derived again."""

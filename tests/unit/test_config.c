@@ -292,6 +292,21 @@ test_file_errors_name_the_line(void **state)
 	}
 }
 
+/* One of the two is a mistake, and nobody knows which. */
+static void
+test_a_key_is_set_once(void **state)
+{
+	const char *path = file("t.conf", "quiet_period = 1s\n[s3]\nregion = a\n[tbfs]\nquiet_period = 2s\n", 0600);
+	struct config cfg;
+	struct error err;
+
+	(void)state;
+	config_init(&cfg);
+	assert_int_equal(config_load_file(&cfg, path, &err), -EINVAL);
+	assert_non_null(strstr(err.text, "t.conf:5: quiet_period is set in line 1 already"));
+	config_release(&cfg);
+}
+
 static void
 test_file_unreadable(void **state)
 {
@@ -394,7 +409,7 @@ test_mount_options(void **state)
 	    "x-systemd.requires=minio.service,defaults,nosuid,nodev,noexec,relatime,noatime,ro,"
 	    "s3.prefix=a\\,b\\\\c\\d,create_bucket,,comment=x,allow_other", false, &err), 0);
 	assert_string_equal(cfg.mount_options, "rw,nosuid,nodev,noexec,noatime,ro");
-	assert_true(cfg.read_only);
+	assert_false(cfg.remount);
 	assert_string_equal(cfg.s3_prefix, "a,b\\c\\d");
 	assert_true(cfg.create_bucket);
 	assert_true(cfg.allow_other);
@@ -655,6 +670,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_long_value, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_errors_name_the_line, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_a_key_is_set_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_file_unreadable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_secrets_must_be_private, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_secrets_file, setup, teardown),
