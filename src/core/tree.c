@@ -242,13 +242,31 @@ core_symlink(struct core *c, uint64_t parent, const char *name, const char *targ
 	return r < 0 ? r : answer(c, &inode, ret_attr);
 }
 
+/* A file that is about to stand below a limit: what was written to it so far is what counts,
+ * also when nobody has closed it yet. */
+static void
+tell_size(struct core *c, uint64_t ino)
+{
+	struct node *n = index_has_quotas(c->ix) ? node_find(c, ino) : NULL;
+
+	if (n == NULL)
+		return;
+	node_lock(c, n);
+	if (atomic_load(&n->writers) > 0)
+		(void)node_flush(c, n, false);
+	node_unlock(c, n);
+	node_put(c, n);
+}
+
 int
 core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struct attr *ret_attr)
 {
 	struct inode inode;
 	struct node *n;
-	int r = index_link(c->ix, ino, parent, name, clock_wall_ns(), &inode);
+	int r;
 
+	tell_size(c, ino);
+	r = index_link(c->ix, ino, parent, name, clock_wall_ns(), &inode);
 	if (r < 0)
 		return r;
 	n = node_find(c, ino);
@@ -323,8 +341,12 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	struct quiet quiet = quiet_for(c, newname);
 	struct index_renamed done;
 	struct node *n;
+	struct inode moved;
 	int r;
 
+	if (parent != newparent && index_has_quotas(c->ix) &&
+	    index_lookup(c->ix, parent, name, &moved) == 0 && S_ISREG(moved.mode))
+		tell_size(c, moved.ino);
 	to = is_derived_place(c, newparent, newname, mode);
 	/* What comes back in an exchange is of its own type. */
 	from = is_derived_place(c, parent, name, reserved && (flags & INDEX_EXCHANGE) != 0 ?

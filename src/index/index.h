@@ -317,6 +317,8 @@ struct quota {
 };
 int index_quota_set(struct index *ix, uint64_t dir, const struct usage *limit);
 int index_quota_each(struct index *ix, int (*fn)(void *arg, const struct quota *q), void *arg);
+/* Does any directory have a limit? */
+bool index_has_quotas(const struct index *ix);
 /* What still fits where an inode stands, for bytes and files each as the tightest limit has it;
  * -ENOENT there is none. */
 int index_quota_room(struct index *ix, uint64_t ino, struct quota *ret_room);

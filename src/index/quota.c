@@ -30,6 +30,12 @@ index_usage(struct index *ix, uint64_t dir, struct usage *ret_usage)
 
 /* ---- limits ---- */
 
+bool
+index_has_quotas(const struct index *ix)
+{
+	return usage_limits(ix) > 0;
+}
+
 int
 index_quota_set(struct index *ix, uint64_t dir, const struct usage *limit)
 {

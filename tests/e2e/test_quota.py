@@ -188,6 +188,32 @@ def test_eight_writers_share_the_room_exactly(full):
     over(write, full / "more", b"x")
 
 
+def test_an_open_file_that_is_moved_in_counts_as_long_as_it_is(full, mount):
+    """As Django does with a large upload: written, renamed into the keep, closed."""
+    with open(mount.path / "upload", "wb", buffering=0) as f:
+        f.write(bytes(LIMIT + 1))
+        over(os.rename, mount.path / "upload", full / "upload")
+        f.truncate(LIMIT)
+        os.rename(mount.path / "upload", full / "upload")
+        over(write, full / "more", b"x")
+    assert usage(full) == (LIMIT, 2)
+
+
+def test_a_file_that_gets_its_name_here(full, mount):
+    """O_TMPFILE and linkat, where the library has the call."""
+    try:
+        fd = os.open(full, os.O_TMPFILE | os.O_WRONLY)
+    except OSError as e:
+        assert e.errno == errno.EOPNOTSUPP      # libfuse before 3.17
+        return
+    os.write(fd, bytes(LIMIT + 1))
+    over(lambda: os.link(f"/proc/self/fd/{fd}", full / "named", follow_symlinks=True))
+    os.ftruncate(fd, LIMIT)
+    os.link(f"/proc/self/fd/{fd}", full / "named", follow_symlinks=True)
+    os.close(fd)
+    assert usage(full) == (LIMIT, 1)
+
+
 def test_limits_and_counts_survive(full, mount):
     write(full / "a", bytes(1000))
     os.link(full / "a", mount.path / "elsewhere")
