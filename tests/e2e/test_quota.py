@@ -11,6 +11,7 @@ import stat
 
 import pytest
 
+import syscalls as sc
 from rig import MEDIA, keep_path, read, write
 from test_posix import raises
 
@@ -207,9 +208,9 @@ def test_a_file_that_gets_its_name_here(full, mount):
         assert e.errno == errno.EOPNOTSUPP      # libfuse before 3.17
         return
     os.write(fd, bytes(LIMIT + 1))
-    over(lambda: os.link(f"/proc/self/fd/{fd}", full / "named", follow_symlinks=True))
+    over(sc.linkat_fd, fd, full / "named")
     os.ftruncate(fd, LIMIT)
-    os.link(f"/proc/self/fd/{fd}", full / "named", follow_symlinks=True)
+    sc.linkat_fd(fd, full / "named")
     os.close(fd)
     assert usage(full) == (LIMIT, 1)
 
