@@ -210,6 +210,9 @@ probe_store(struct daemon *d, struct error *err)
 		return daemon_check_address(d, err);
 	if (!index_backend_used(d->index, d->stores.store[0].name))
 		return r;
+	/* Away for a while it may be, but not elsewhere unseen. */
+	if (!daemon_has_old_address(d))
+		return r;
 	log_warn("degraded: cached files and writes work, but %s", error_text(err));
 	return 0;
 }

@@ -40,6 +40,8 @@ extern const struct control_verb daemon_verbs[];
 int daemon_make_stores(struct daemon *d, struct error *err);
 /* The current store answers: what was stored there must be there, if it moved; remember its address. */
 int daemon_check_address(struct daemon *d, struct error *err);
+/* Is it where it was when it worked last?  A server may have another name by now. */
+bool daemon_has_old_address(struct daemon *d);
 json_t *daemon_status(struct daemon *d);
 /* Everything stored, or the time is up; what is left in *ret_left. */
 int daemon_drain(struct daemon *d, int64_t deadline_mono_ns, struct sync_progress *ret_left);

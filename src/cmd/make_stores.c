@@ -130,6 +130,46 @@ make_current(struct daemon *d, struct error *err)
 	return r < 0 ? r : add(d, config_backend_name(cfg->backend), b);
 }
 
+static bool
+same(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+bool
+daemon_has_old_address(struct daemon *d)
+{
+	struct address now = configured(d->cfg), was;
+	CLEANUP_FREE char *text = NULL;
+	json_t *o;
+	bool r;
+
+	/* Older indexes don't know. */
+	if (index_backend_address(d->index, d->stores.store[0].name, &text) < 0)
+		return true;
+	o = json_loads(text, 0, NULL);
+	address_from_json(o, &was);
+	r = same(now.root, was.root) && same(now.bucket, was.bucket) && same(now.prefix, was.prefix);
+	json_decref(o);
+	return r;
+}
+
+/* What was stored first and last is there. */
+static int
+has_objects(struct daemon *d, const struct store *st, struct error *err)
+{
+	struct object o[2];
+	int r = index_object_ends(d->index, st->name, o), i;
+
+	for (i = 0; i < r; i++) {
+		int s = backend_stat(st->backend, o[i].key, NULL, err);
+
+		if (s < 0)
+			return s;
+	}
+	return r < 0 ? r : 0;
+}
+
 int
 daemon_check_address(struct daemon *d, struct error *err)
 {
@@ -138,16 +178,14 @@ daemon_check_address(struct daemon *d, struct error *err)
 	CLEANUP_FREE char *now = address_to_text(&a);
 	CLEANUP_FREE char *was = NULL;
 	struct error why = { 0 };
-	struct object o;
 	int r;
 
 	if (now == NULL)
 		return -ENOMEM;
-	r = index_backend_address(d->index, current->name, &was);
-	if (r == 0 && strcmp(was, now) == 0)
-		return 0;
-	if (r == 0 && index_object_newest(d->index, current->name, &o) == 0) {
-		r = backend_stat(current->backend, o.key, NULL, &why);
+	if (index_backend_address(d->index, current->name, &was) == 0) {
+		if (strcmp(was, now) == 0)
+			return 0;
+		r = has_objects(d, current, &why);
 		if (r < 0)
 			return error_set(err, r, "backend %s is not where it was when it was used last, %.300s, and %s "
 			    "does not have what was stored there (%.200s): set it back, or bring the objects to the "

@@ -18,11 +18,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 struct mount_request {
@@ -149,28 +151,37 @@ serve_background(struct mount_request *req)
 	return code;
 }
 
-/* mount -o remount: what the kernel keeps may change; keys of ours are for the next mount. */
+/* mount -o remount: of what the kernel keeps, what is named changes; keys of ours are for the
+ * next mount. */
 static int
 remount(const struct mount_request *req)
 {
-	static const struct { const char *word; unsigned long flag; } flags[] = {
-		{ "ro", MS_RDONLY }, { "nosuid", MS_NOSUID }, { "nodev", MS_NODEV }, { "noexec", MS_NOEXEC },
-		{ "sync", MS_SYNCHRONOUS }, { "dirsync", MS_DIRSYNC }, { "noatime", MS_NOATIME },
-		{ "nodiratime", MS_NODIRATIME },
+	/* statvfs(3)'s ST_ flags are these. */
+	static const struct { const char *word; unsigned long set, clear; } flags[] = {
+		{ "ro", MS_RDONLY, 0 }, { "rw", 0, MS_RDONLY }, { "nosuid", MS_NOSUID, 0 },
+		{ "suid", 0, MS_NOSUID }, { "nodev", MS_NODEV, 0 }, { "dev", 0, MS_NODEV },
+		{ "noexec", MS_NOEXEC, 0 }, { "exec", 0, MS_NOEXEC }, { "sync", MS_SYNCHRONOUS, 0 },
+		{ "async", 0, MS_SYNCHRONOUS }, { "noatime", MS_NOATIME, MS_RELATIME },
+		{ "nodiratime", MS_NODIRATIME, 0 },
 	};
 	CLEANUP_FREE char *words = strdup(req->cfg.mount_options != NULL ? req->cfg.mount_options : "");
-	char *rest = words, *word;
-	unsigned long set = MS_REMOUNT;
+	char *rest = words, *word, point[PATH_MAX];
+	struct locate_mount m;
+	struct statvfs st;
+	unsigned long now;
 	size_t i;
 
-	while (rest != NULL && (word = strsep(&rest, ",")) != NULL) {
-		if (strcmp(word, "rw") == 0)
-			set &= ~(unsigned long)MS_RDONLY;
+	if (locate_resolve(req->mountpoint, point) < 0 || !locate_mount_at(point, &m) ||
+	    strcmp(m.type, LOCATE_TYPE) != 0 || statvfs(point, &st) < 0)
+		return cmd_fail(EXIT_NOT_DONE, "%s is no tbfs mount: nothing to remount", req->mountpoint);
+	now = st.f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_NOATIME |
+	    MS_NODIRATIME);
+	now |= (st.f_flag & ST_RELATIME) != 0 ? MS_RELATIME : 0ul;
+	while (rest != NULL && (word = strsep(&rest, ",")) != NULL)
 		for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
 			if (strcmp(word, flags[i].word) == 0)
-				set |= flags[i].flag;
-	}
-	if (mount(NULL, req->mountpoint, NULL, set, NULL) < 0)
+				now = (now & ~flags[i].clear) | flags[i].set;
+	if (!req->fake && mount(NULL, point, NULL, MS_REMOUNT | now, NULL) < 0)
 		return cmd_fail(EXIT_NOT_DONE, "%s can't be remounted: %s", req->mountpoint, strerror(errno));
 	return EXIT_DONE;
 }

@@ -115,7 +115,7 @@ truncate_staged(struct core *c, struct node *n, uint64_t size)
 	r = node_raise(c, n);
 	if (r >= 0) {
 		fd = staging_open(c->st, n->ino, O_WRONLY);
-		r = fd;
+		r = fd == -ENOENT ? -ENODATA : fd;
 		if (fd >= 0) {
 			r = ftruncate(fd, (off_t)size) < 0 ? -errno : 0;
 			(void)close(fd);
@@ -136,6 +136,7 @@ set_size(struct core *c, uint64_t ino, uint64_t size)
 	bool metered = index_meter_begin(c->ix, ino) > 0;
 	struct node *n = node_get(c, ino);
 	struct inode inode;
+	struct stat st;
 	int r = n == NULL ? -ENOMEM : metered ? index_meter_grow(c->ix, ino, size) : 0;
 
 	if (r == 0)
@@ -144,13 +145,13 @@ set_size(struct core *c, uint64_t ino, uint64_t size)
 		r = node_hydrate(c, &inode);
 	if (r == 0)
 		r = truncate_staged(c, n, size);
-	if (r == 0 && metered)
-		index_meter_cut(c->ix, ino, size);
+	if (metered && staging_stat(c->st, ino, &st) == 0)
+		index_meter_cut(c->ix, ino, (uint64_t)st.st_size);
 	if (metered)
 		index_meter_end(c->ix, ino);
 	if (n != NULL)
 		node_put(c, n);
-	return r;
+	return r == -ENODATA ? core_eio(c, ino, "its staged file is missing") : r;
 }
 
 /* ---- times ---- */

@@ -187,9 +187,9 @@ void core_release(struct core *c, struct handle *h);
  * passthrough doesn't carry (fallocate, lseek, copy_file_range). */
 int core_handle_fd(struct core *c, struct handle *h, int mode);
 /* The file is to reach at least up to `end`; -EDQUOT when a quota has no room for that.  When
- * nothing came of it, core_shrunk() says so. */
+ * nothing came of it, core_measure() has its size counted as it is. */
 int core_grow(struct core *c, struct handle *h, uint64_t end);
-void core_shrunk(struct core *c, struct handle *h);
+void core_measure(struct core *c, struct handle *h);
 /* Through the daemon: bytes changed by this handle (clears setuid for `who`). */
 void core_written(struct core *c, struct handle *h, const struct caller *who);
 

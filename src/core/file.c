@@ -76,6 +76,9 @@ raise_locked(struct core *c, struct node *n)
 
 	if (r < 0 || inode.state == OBJECT_OPEN)
 		return r;
+	/* What is stored is not given up for a file that isn't there: the next mount fetches it. */
+	if (inode.state != OBJECT_REMOTE && staging_stat(c->st, n->ino, &st) == -ENOENT)
+		return -ENODATA;
 	if (inode.state == OBJECT_REMOTE)
 		return core_eio(c, n->ino, "it is to change, but its bytes aren't here");
 	if (inode.object != 0 && index_object_get(c->ix, inode.object, &object) == 0 && object.linked)
@@ -251,25 +254,6 @@ open_locked(struct core *c, struct node *n, int flags)
 	return fd;
 }
 
-/* Somebody took the staged file of what is stored: its bytes come back from there. */
-static int
-open_lost(struct core *c, struct node *n, int flags)
-{
-	struct inode inode;
-	int r = index_get(c->ix, n->ino, &inode);
-
-	if (r == 0)
-		r = index_mark_remote(c->ix, n->ino, inode.generation);
-	if (r == 0)
-		r = node_hydrate(c, &inode);
-	if (r < 0)
-		return r == -ESTALE ? -ENODATA : r;
-	node_lock(c, n);
-	r = open_locked(c, n, flags);
-	node_unlock(c, n);
-	return r;
-}
-
 int
 core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 {
@@ -296,8 +280,6 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 			r = open_locked(c, n, flags);
 		node_unlock(c, n);
 	}
-	if (r == -ENODATA && !wants_write(flags) && inode.state == OBJECT_STORED)
-		r = open_lost(c, n, flags);
 	if (r == -ENODATA)
 		r = core_eio(c, ino, "its staged file is missing");
 	if (r < 0) {
@@ -313,8 +295,8 @@ core_open(struct core *c, uint64_t ino, int flags, struct handle **ret_handle)
 		.writer = wants_write(flags), .was_still = still,
 		.kill_priv = (inode.mode & (S_ISUID | S_ISGID)) != 0 };
 	h->metered = h->writer && index_meter_begin(c->ix, ino) > 0;
-	if (h->metered && (flags & O_TRUNC) != 0)
-		index_meter_cut(c->ix, ino, 0);
+	/* As long as it is now, which the row may not know yet. */
+	core_measure(c, h);
 	*ret_handle = h;
 	return 0;
 }
@@ -449,7 +431,7 @@ core_grow(struct core *c, struct handle *h, uint64_t end)
 }
 
 void
-core_shrunk(struct core *c, struct handle *h)
+core_measure(struct core *c, struct handle *h)
 {
 	struct stat st;
 

@@ -113,7 +113,6 @@ template(struct core *c, uint64_t parent, uint32_t mode, const struct caller *wh
 	if (r < 0)
 		return r;
 	*ret_tmpl = (struct inode){ .mode = mode, .uid = who->uid, .gid = who->gid,
-		.flags = dir.flags & INODE_DERIVED,
 		.atime = now, .mtime = now, .ctime = now, .btime = now };
 	if ((dir.mode & S_ISGID) != 0) {
 		ret_tmpl->gid = dir.gid;

@@ -34,12 +34,13 @@ prepare(struct fs *fs, struct handle *h, bool sync_name, struct fuse_file_info *
 	if (r == 0)
 		r = passthrough_begin(fs, h, ret_backing);
 	if (r < 0) {
+		passthrough_end(fs, h);
 		core_release(fs->core, h);
 		return r;
 	}
 	fi->fh = (uint64_t)(uintptr_t)h;
-	/* A quota is to see what is written: beside the kernel's descriptor too, and in one request,
-	 * which is refused whole. */
+	/* A quota is to see what is written: beside the kernel's descriptor too, and up to 1 MiB in one
+	 * request, which is refused whole. */
 	fi->direct_io = (h->metered && (*ret_backing != 0 || fs->direct_mmap)) ||
 	    (*ret_backing == 0 && (h->flags & O_DIRECT) != 0);
 	fi->keep_cache = *ret_backing == 0 && !fi->direct_io && (h->flags & O_TRUNC) == 0;
@@ -180,7 +181,7 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 	/* All of it or an error, never a part: callers ignore short counts. */
 	r = pwrite_full(h->fd, buf, size, (uint64_t)off);
 	if (r < 0)
-		core_shrunk(req_core(req), h);
+		core_measure(req_core(req), h);
 	if (r == -EIO)
 		(void)core_eio(req_core(req), h->ino, "the disk can't take its bytes");
 	if (r < 0)
@@ -245,7 +246,7 @@ op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 		core_written(req_core(req), h, &who);
 		r = fallocate(fd, mode, off, len) < 0 ? -errno : 0;
 		if (r < 0)
-			core_shrunk(req_core(req), h);
+			core_measure(req_core(req), h);
 	}
 	reply(req, r);
 }
@@ -305,7 +306,7 @@ op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 	core_written(req_core(req), fi_handle(fi_out), &who);
 	n = copy_file_range(in, &off_in, out, &off_out, len, (unsigned)flags);
 	if (n < (ssize_t)len)
-		core_shrunk(req_core(req), fi_handle(fi_out));
+		core_measure(req_core(req), fi_handle(fi_out));
 	if (n < 0)
 		reply(req, -errno);
 	else

@@ -130,8 +130,8 @@ int path_load(struct db *db, uint64_t ino, char **ret_path);
 
 /* schema.c */
 int schema_setup(struct index *ix, struct error *err);
-/* quick_check walks every page: what is served was seen whole.  -EUCLEAN. */
-int schema_verify(struct index *ix, sqlite3 *h, struct error *err);
+/* quick_check walks every page: what is served was seen whole.  -EUCLEAN, and SQLite's words. */
+int schema_verify(sqlite3 *h, char *ret_words, size_t room);
 int run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err);
 
 /* snapshot.c */

@@ -115,8 +115,8 @@ int index_create(struct index *ix, uint64_t parent, const char *name, const stru
     const char *target, struct inode *ret_inode);
 /* An inode without a name (O_TMPFILE): reaped at the last close unless linked before. */
 int index_create_unnamed(struct index *ix, const struct inode *tmpl, struct inode *ret_inode);
-/* Give an unnamed derived inode this name, whatever file had it (*ret_gone, ino 0: none); no
- * times move; its upload is due at `due`. */
+/* Give an unnamed derived inode this name, whatever derived file had it (*ret_gone, ino 0: none);
+ * -EEXIST: a user's has it.  No times move; its upload is due at `due`. */
 int index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t due,
     struct inode *ret_gone);
 int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t now,
@@ -388,8 +388,8 @@ bool index_backend_used(struct index *ix, const char *backend);
 int index_mark_backend_used(struct index *ix, const char *backend, const char *address);
 /* Where it was when it worked last; -ENOENT.  malloc'd. */
 int index_backend_address(struct index *ix, const char *backend, char **ret_address);
-/* The last object that was stored there; -ENOENT. */
-int index_object_newest(struct index *ix, const char *backend, struct object *ret_object);
+/* The first and the last object that are stored there: 2, or 0 when there is none. */
+int index_object_ends(struct index *ix, const char *backend, struct object ret_objects[2]);
 /* No put is under way any more, but the key may hold what one of them left: it stays ours, to be
  * overwritten or removed. */
 int index_upload_settled(struct index *ix, uint64_t object);

@@ -134,16 +134,15 @@ parent_touch(struct db *db, uint64_t parent, int links, int64_t now, bool derive
 }
 
 int
-parent_check(struct db *db, uint64_t parent)
+parent_check(struct db *db, uint64_t parent, struct inode *ret_dir)
 {
-	struct inode dir;
-	int r = inode_load(db, parent, &dir);
+	int r = inode_load(db, parent, ret_dir);
 
 	if (r < 0)
 		return r;
-	if (!S_ISDIR(dir.mode))
+	if (!S_ISDIR(ret_dir->mode))
 		return -ENOTDIR;
-	return dir.nlink == 0 ? -ENOENT : 0;
+	return ret_dir->nlink == 0 ? -ENOENT : 0;
 }
 
 int
@@ -171,7 +170,7 @@ index_create(struct index *ix, uint64_t parent, const char *name, const struct i
     const char *target, struct inode *ret_inode)
 {
 	struct db *db = &ix->writer;
-	struct inode new = *tmpl;
+	struct inode new = *tmpl, parent_row;
 	bool dir = S_ISDIR(tmpl->mode);
 	int r;
 
@@ -182,7 +181,10 @@ index_create(struct index *ix, uint64_t parent, const char *name, const struct i
 	r = db_begin(ix);
 	if (r < 0)
 		return r;
-	r = parent_check(db, parent);
+	r = parent_check(db, parent, &parent_row);
+	/* What stands in a directory of derived files is derived. */
+	if (r == 0)
+		new.flags |= parent_row.flags & INODE_DERIVED;
 	if (r == 0)
 		r = dentry_insert(db, parent, name, new.ino, new.ino);
 	/* A name that is taken is that before it is one too many. */
@@ -226,7 +228,7 @@ index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, in
     struct inode *ret_inode)
 {
 	struct db *db = &ix->writer;
-	struct inode inode;
+	struct inode inode, dir;
 	uint64_t id;
 	int r = sequence_next(ix, &id);
 
@@ -234,7 +236,7 @@ index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, in
 		r = db_begin(ix);
 	if (r < 0)
 		return r;
-	r = parent_check(db, parent);
+	r = parent_check(db, parent, &dir);
 	if (r == 0)
 		r = inode_load(db, ino, &inode);
 	if (r == 0 && inode.nlink >= 65000)
@@ -264,22 +266,22 @@ int
 index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *name, int64_t due,
     struct inode *ret_gone)
 {
-	struct inode gone = { 0 };
+	struct inode gone = { 0 }, dir;
 	struct db *db = &ix->writer;
-	uint64_t counted_in = 0;
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
-	r = parent_check(db, parent);
+	r = parent_check(db, parent, &dir);
 	if (r == 0)
 		r = dentry_find(db, parent, name, &gone);
+	/* What a user made there is his. */
+	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
+		r = -EEXIST;
 	if (r == 0 && S_ISDIR(gone.mode))
 		r = -EISDIR;
-	if (r == 0) {
-		counted_in = usage_place(db, &gone, parent);
+	if (r == 0)
 		r = inode_unlinked(db, &gone, gone.ctime);
-	}
 	if (r == 0)
 		r = dentry_point(db, parent, name, ino);
 	else if (r == -ENOENT)
@@ -288,8 +290,6 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 		r = -ENOENT;
 	if (r == 0)
 		r = work_add(db, WORK_UPLOAD, ino, due);
-	if (r == 0 && gone.ino != 0)
-		counted(db, &gone, counted_in, usage_place(db, &gone, 0));
 	r = db_end(ix, r);
 	if (r == 0)
 		*ret_gone = gone;

@@ -152,16 +152,23 @@ index_backend_address(struct index *ix, const char *backend, char **ret_address)
 }
 
 int
-index_object_newest(struct index *ix, const char *backend, struct object *ret_object)
+index_object_ends(struct index *ix, const char *backend, struct object ret_objects[2])
 {
+	static const char *const asked[] = {
+		"SELECT min(id) FROM object WHERE status=2 AND put_generation=0 AND backend=?",
+		"SELECT max(id) FROM object WHERE status=2 AND put_generation=0 AND backend=?",
+	};
 	int64_t id;
-	int r;
+	int i, r = 0;
 
-	lock_take(&ix->reader.lock);
-	r = db_int(&ix->reader, &id, "SELECT max(id) FROM object WHERE status=2 AND put_generation=0"
-	    " AND backend=?", "s", backend);
-	lock_drop(&ix->reader.lock);
-	return r < 0 ? r : index_object_get(ix, (uint64_t)id, ret_object);
+	for (i = 0; i < 2 && r == 0; i++) {
+		lock_take(&ix->reader.lock);
+		r = db_int(&ix->reader, &id, asked[i], "s", backend);
+		lock_drop(&ix->reader.lock);
+		if (r == 0)
+			r = index_object_get(ix, (uint64_t)id, &ret_objects[i]);
+	}
+	return r == -ENOENT ? 0 : r < 0 ? r : 2;
 }
 
 /* Is a prefix of the key owned, or something below it?  1 yes, 0 no. */

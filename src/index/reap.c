@@ -112,6 +112,7 @@ int
 index_restore(struct index *ix, const struct inode *inode, uint64_t parent, const char *name)
 {
 	struct db *db = &ix->writer;
+	struct inode dir;
 	uint64_t id;
 	int r = sequence_next(ix, &id);
 
@@ -119,7 +120,7 @@ index_restore(struct index *ix, const struct inode *inode, uint64_t parent, cons
 		r = db_begin(ix);
 	if (r < 0)
 		return r;
-	r = parent_check(db, parent);
+	r = parent_check(db, parent, &dir);
 	if (r == 0)
 		r = dentry_insert(db, parent, name, id, inode->ino);
 	if (r == 0)

@@ -59,13 +59,15 @@ set_derived(struct db *db, struct inode *inode, bool derived)
 {
 	uint32_t flags = (inode->flags & ~(uint32_t)INODE_DERIVED) | (derived ? INODE_DERIVED : 0);
 
-	if (flags == inode->flags)
+	/* Of a file with other names, those say what it is. */
+	if (flags == inode->flags || (!S_ISDIR(inode->mode) && inode->nlink > 1))
 		return 0;
 	inode->flags = flags;
 	if (!S_ISDIR(inode->mode))
 		return db_run(db, "UPDATE inode SET flags=? WHERE ino=?", "ii", (int64_t)flags,
 		    (int64_t)inode->ino);
-	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)", "ii",
+	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)"
+	    " AND (nlink<2 OR (mode & 61440)=16384)", "ii",
 	    (int64_t)inode->ino, (int64_t)(derived ? INODE_DERIVED : 0));
 }
 
@@ -156,15 +158,24 @@ rename_exchange(struct db *db, const struct rename_call *c, struct inode *src, s
 struct party {
 	struct inode was, now;
 	uint64_t from, to;		/* directories where it counts; 0: nowhere */
+	uint64_t counted_from;		/* the same, 0 also when it was derived */
 	struct usage usage;		/* of what counts there afterwards */
 };
 
 static void
 party_after(struct db *db, struct party *p, const struct inode *now, uint64_t named)
 {
+	bool was_derived = (p->was.flags & INODE_DERIVED) != 0, is_derived = (now->flags & INODE_DERIVED) != 0;
+
 	p->now = *now;
 	p->to = usage_place(db, now, named);
 	p->usage = usage_of(db, now);
+	if (is_derived)
+		p->usage = (struct usage){ 0 };
+	else if (was_derived && S_ISDIR(now->mode))
+		p->usage = usage_if_counted(db, now->ino);
+	/* What was derived counted nowhere, also not where it stood. */
+	p->counted_from = was_derived ? 0 : p->from;
 }
 
 /* Into a tree with a limit only what fits there, less what goes from it. */
@@ -177,7 +188,7 @@ party_fits(struct db *db, const struct party *p, const struct party *other)
 		more.bytes -= other->usage.bytes;
 		more.files -= other->usage.files;
 	}
-	return p->to == 0 ? 0 : usage_fits(db, p->from, p->to, more);
+	return p->to == 0 ? 0 : usage_fits(db, p->counted_from, p->to, more);
 }
 
 static void
@@ -186,7 +197,8 @@ party_counted(struct db *db, const struct party *p)
 	bool flipped = ((p->was.flags ^ p->now.flags) & INODE_DERIVED) != 0;
 
 	if (flipped && S_ISDIR(p->was.mode)) {
-		usage_forget(db->owner);
+		counted(db, &p->was, p->from, p->to);
+		usage_flipped(db, p->was.ino);
 	} else if (flipped) {
 		counted(db, &p->was, p->from, 0);
 		counted(db, &p->now, 0, p->to);
@@ -203,6 +215,7 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 	struct rename_call c = { parent, newparent, name, newname, quiet, quiet->now };
 	struct inode src, dst = { 0 };
 	struct party a = { 0 }, b = { 0 };
+	struct inode dir;
 	struct db *db = &ix->writer;
 	int r = db_begin(ix);
 
@@ -210,7 +223,15 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		return r;
 	r = dentry_find(db, parent, name, &src);
 	if (r == 0)
-		r = parent_check(db, newparent);
+		r = parent_check(db, newparent, &dir);
+	/* What stands in a directory of derived files is derived, as that is now. */
+	if (r == 0 && (dir.flags & INODE_DERIVED) != 0)
+		flags |= INDEX_NEW_IS_DERIVED;
+	if (r == 0 && (flags & INDEX_EXCHANGE) != 0) {
+		r = parent_check(db, parent, &dir);
+		if (r == 0 && (dir.flags & INODE_DERIVED) != 0)
+			flags |= INDEX_OLD_IS_DERIVED;
+	}
 	if (r == 0) {
 		r = dentry_find(db, newparent, newname, &dst);
 		if (r == -ENOENT && (flags & INDEX_EXCHANGE) == 0)

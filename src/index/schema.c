@@ -7,13 +7,16 @@
  */
 #include "index/db.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "index/index.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
 	SCHEMA_VERSION = 2,
@@ -111,34 +114,62 @@ pragma_int(sqlite3 *h, const char *sql, int *ret_value)
 	return rc == SQLITE_ROW ? 0 : -EIO;
 }
 
-/* A disk that can't be read for the moment says nothing of what is on it. */
+/* 0, or -errno: a byte of the database or its log can't be read from the disk now. */
 static int
-unreadable(struct index *ix, sqlite3 *h, struct error *err)
+read_all(const struct index *ix)
 {
-	int code = sqlite3_errcode(h) & 0xff;
+	static const char *const parts[] = { "", "-wal" };
+	char path[4200], buf[65536];
+	size_t i;
 
-	if (code == SQLITE_CORRUPT || code == SQLITE_NOTADB || code == SQLITE_ERROR)
-		return index_damaged(ix, sqlite3_errmsg(h), err);
-	return error_set(err, -EIO, "the index %s/index.db can't be read: %s", ix->dir, sqlite3_errmsg(h));
+	for (i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		CLEANUP_CLOSE int fd = -1;
+		ssize_t n;
+
+		(void)snprintf(path, sizeof(path), "%s/index.db%s", ix->dir, parts[i]);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		do
+			n = fd < 0 ? -1 : read(fd, buf, sizeof(buf));
+		while (n > 0);
+		if (n < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+/* SQLite calls it damaged.  It does so too when the disk fails for a moment, or there is no
+ * memory: then it stays where it is. */
+static int
+refuse(struct index *ix, int code, const char *words, struct error *err)
+{
+	int r = (code & 0xff) == SQLITE_NOMEM ? -ENOMEM : read_all(ix);
+
+	if (r < 0)
+		return error_set(err, r, "the index %s/index.db can't be read (%s): %s", ix->dir, strerror(-r),
+		    words);
+	return index_damaged(ix, words, err);
 }
 
 int
-schema_verify(struct index *ix, sqlite3 *h, struct error *err)
+schema_verify(sqlite3 *h, char *ret_words, size_t room)
 {
-	char words[200] = "";
 	sqlite3_stmt *q;
 	bool ok = false;
 
-	if (sqlite3_prepare_v2(h, "PRAGMA quick_check(1)", -1, &q, NULL) != SQLITE_OK)
-		return unreadable(ix, h, err);
+	if (sqlite3_prepare_v2(h, "PRAGMA quick_check(1)", -1, &q, NULL) != SQLITE_OK) {
+		(void)snprintf(ret_words, room, "%s", sqlite3_errmsg(h));
+		return -EUCLEAN;
+	}
 	if (sqlite3_step(q) == SQLITE_ROW) {
-		(void)snprintf(words, sizeof(words), "%s", (const char *)sqlite3_column_text(q, 0));
-		ok = strcmp(words, "ok") == 0;
+		(void)snprintf(ret_words, room, "%s", (const char *)sqlite3_column_text(q, 0));
+		ok = strcmp(ret_words, "ok") == 0;
 	} else {
-		(void)snprintf(words, sizeof(words), "%s", sqlite3_errmsg(h));
+		(void)snprintf(ret_words, room, "%s", sqlite3_errmsg(h));
 	}
 	(void)sqlite3_finalize(q);
-	return ok ? 0 : index_damaged(ix, words, err);
+	return ok ? 0 : -EUCLEAN;
 }
 
 /* From the version that is its place to the next. */
@@ -173,11 +204,11 @@ schema_setup(struct index *ix, struct error *err)
 {
 	sqlite3 *h = ix->writer.handle;
 	int version = 0, id = 0, tables = 0, r;
-	char page[64];
+	char page[64], words[200];
 
 	/* The first statement that reads the file tells whether it is a database at all. */
 	if (pragma_int(h, "SELECT count(*) FROM sqlite_schema", &tables) < 0)
-		return unreadable(ix, h, err);
+		return refuse(ix, sqlite3_errcode(h), sqlite3_errmsg(h), err);
 	(void)pragma_int(h, "PRAGMA user_version", &version);
 	(void)pragma_int(h, "PRAGMA application_id", &id);
 	if (tables > 0 && id != APPLICATION_ID)
@@ -185,11 +216,8 @@ schema_setup(struct index *ix, struct error *err)
 	if (version > SCHEMA_VERSION)
 		return error_set(err, -EPROTO, "the index %s/index.db has schema %d, this tbfs knows "
 		    "up to %d: install the newer tbfs", ix->dir, version, SCHEMA_VERSION);
-	if (tables > 0) {
-		r = schema_verify(ix, h, err);
-		if (r < 0)
-			return r;
-	}
+	if (tables > 0 && schema_verify(h, words, sizeof(words)) < 0)
+		return refuse(ix, sqlite3_errcode(h), words, err);
 	(void)snprintf(page, sizeof(page), "PRAGMA page_size=%d;", DB_PAGE_BYTES);
 	r = tables > 0 ? 0 : run_script(ix, h, page, err);
 	if (r == 0)

@@ -135,10 +135,11 @@ prune_snapshots(const char *dir)
 }
 
 static int
-copy_database(struct index *ix, sqlite3 *from, const char *to, struct error *err)
+copy_database(sqlite3 *from, const char *to, struct error *err)
 {
 	sqlite3_backup *b;
 	sqlite3 *h = NULL;
+	char words[200];
 	int r = 0;
 
 	if (sqlite3_open(to, &h) != SQLITE_OK) {
@@ -149,8 +150,8 @@ copy_database(struct index *ix, sqlite3 *from, const char *to, struct error *err
 			r = error_set(err, -EIO, "snapshot %s: %s", to, sqlite3_errmsg(h));
 		if (b != NULL)
 			(void)sqlite3_backup_finish(b);
-		if (r == 0)
-			r = schema_verify(ix, h, err);
+		if (r == 0 && schema_verify(h, words, sizeof(words)) < 0)
+			r = error_set(err, -EIO, "snapshot %s is not what was copied: %s", to, words);
 	}
 	(void)sqlite3_close(h);
 	return r;
@@ -171,7 +172,7 @@ snapshot_write(struct index *ix, sqlite3 *from, struct error *err)
 	(void)snprintf(path, sizeof(path), "%s/index-%s.db", dir, now);
 	(void)snprintf(tmp, sizeof(tmp), "%s/index-%s.db.tmp", dir, now);
 	(void)unlink(tmp);
-	r = copy_database(ix, from, tmp, err);
+	r = copy_database(from, tmp, err);
 	if (r == 0) {
 		fd = open(tmp, O_RDONLY | O_CLOEXEC);
 		if (fd < 0 || fsync(fd) < 0 || rename(tmp, path) < 0)

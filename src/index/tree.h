@@ -24,8 +24,8 @@ int dentry_insert(struct db *db, uint64_t parent, const char *name, uint64_t id,
 int dentry_point(struct db *db, uint64_t parent, const char *name, uint64_t ino);
 int dentry_delete(struct db *db, uint64_t parent, const char *name);
 
-/* Is it a directory that takes entries? */
-int parent_check(struct db *db, uint64_t parent);
+/* Is it a directory that takes entries?  Its row. */
+int parent_check(struct db *db, uint64_t parent, struct inode *ret_dir);
 /* The directory gained or lost an entry; `links`: by how much its nlink moves. */
 int parent_touch(struct db *db, uint64_t parent, int links, int64_t now, bool derived);
 /* `inode` as it was counted in directory `from` and now is in `to` (0: nowhere). */

@@ -267,13 +267,10 @@ is_oldest_name(struct db *db, uint64_t ino, int64_t id)
 	return oldest == id;
 }
 
+/* Each name of a file that counts, from a query of its parent, its id and its inode. */
 static int
-count_files(struct usage_tree *t, struct db *db)
+count_names(struct usage_tree *t, struct db *db, sqlite3_stmt *q, int r)
 {
-	sqlite3_stmt *q;
-	int r = db_query(db, &q, "SELECT d.parent, d.id," INODE_COLUMNS " FROM dentry d"
-	    " JOIN inode i ON i.ino=d.ino WHERE (i.mode & 61440)<>16384 AND (i.flags & 1)=0", "");
-
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		struct usage_dir *d = usage_find(t, (uint64_t)sqlite3_column_int64(q, 0));
 		struct usage_meter *m;
@@ -289,6 +286,16 @@ count_files(struct usage_tree *t, struct db *db)
 			m->dir = (uint64_t)sqlite3_column_int64(q, 0);
 	}
 	return r;
+}
+
+static int
+count_files(struct usage_tree *t, struct db *db)
+{
+	sqlite3_stmt *q;
+	int r = db_query(db, &q, "SELECT d.parent, d.id," INODE_COLUMNS " FROM dentry d"
+	    " JOIN inode i ON i.ino=d.ino WHERE (i.mode & 61440)<>16384 AND (i.flags & 1)=0", "");
+
+	return count_names(t, db, q, r);
 }
 
 static int
@@ -534,6 +541,62 @@ usage_dir_gone(struct db *db, uint64_t dir)
 		free(d);
 	}
 	lock_drop(&t->lock);
+}
+
+/* What is counted below `top` and its directories goes, and is counted again. */
+static int
+recount(struct usage_tree *t, struct db *db, uint64_t top)
+{
+	struct usage_dir *d = usage_find(t, top);
+	sqlite3_stmt *q;
+	int r;
+
+	if (d == NULL)
+		return -ENOENT;
+	usage_add(d->parent, (struct usage){ -d->total.bytes, -d->total.files });
+	r = db_query(db, &q, TREE_BELOW "SELECT t.ino FROM tree t JOIN inode i ON i.ino=t.ino"
+	    " WHERE (i.mode & 61440)=16384", "i", (int64_t)top);
+	while (r == 0 && (r = db_step(db, q)) == 1) {
+		d = usage_find(t, (uint64_t)sqlite3_column_int64(q, 0));
+		if (d != NULL)
+			d->total = (struct usage){ 0 };
+		r = 0;
+	}
+	if (r == 0)
+		r = db_query(db, &q, TREE_BELOW "SELECT d.parent, d.id," INODE_COLUMNS " FROM tree t"
+		    " JOIN dentry d ON d.parent=t.ino JOIN inode i ON i.ino=d.ino"
+		    " WHERE (i.mode & 61440)<>16384 AND (i.flags & 1)=0", "i", (int64_t)top);
+	return count_names(t, db, q, r);
+}
+
+void
+usage_flipped(struct db *db, uint64_t dir)
+{
+	struct usage_tree *t = db->owner->usage;
+
+	if (t == NULL)
+		return;
+	touch(t);
+	if (recount(t, db, dir) < 0)
+		atomic_store(&t->lost, true);
+	lock_drop(&t->lock);
+}
+
+struct usage
+usage_if_counted(struct db *db, uint64_t dir)
+{
+	struct usage u = { 0 };
+	sqlite3_stmt *q;
+
+	/* An inode that counts elsewhere, by an older name, is among them: refused too early, if at all. */
+	if (db_row(db, &q, TREE_BELOW "SELECT total(CASE WHEN (i.mode & 61440)=32768 THEN i.size ELSE 0 END),"
+	    " count(*) FROM tree t JOIN inode i ON i.ino=t.ino WHERE (i.mode & 61440)<>16384", "i",
+	    (int64_t)dir) < 0)
+		return u;
+	u.bytes = (int64_t)sqlite3_column_double(q, 0);
+	u.files = sqlite3_column_int64(q, 1);
+	db_done(q);
+	return u;
 }
 
 struct usage

@@ -53,6 +53,10 @@ void usage_moved(struct db *db, const struct inode *inode, uint64_t from, uint64
 void usage_resized(struct db *db, const struct inode *inode, uint64_t size);
 void usage_dir_moved(struct db *db, uint64_t dir, uint64_t parent);	/* also a new one; 0: it lost its name */
 void usage_dir_gone(struct db *db, uint64_t dir);		/* so did its row */
+/* All below `dir` became derived, or is no longer. */
+void usage_flipped(struct db *db, uint64_t dir);
+/* What would count if nothing below `dir` were derived. */
+struct usage usage_if_counted(struct db *db, uint64_t dir);
 /* What counts where `inode` stands: of a directory, all that is below. */
 struct usage usage_of(struct db *db, const struct inode *inode);
 /* 0, or -EDQUOT: so much more in directory `to` would be over a limit.  Where it comes from

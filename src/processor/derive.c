@@ -172,7 +172,7 @@ complete_json(const struct extract_result *res, bool taken)
 		return NULL;
 	if (taken)
 		(void)json_object_set_new(entry, "error", json_pack("{s:s, s:s, s:s}", "stage", "store", "code",
-		    "taken", "message", "thumbs is no directory: a file has the name"));
+		    "taken", "message", "a file that was not derived is where its thumbnails belong"));
 	if (res->n_thumbs > 0 && !taken) {
 		thumbs = json_array();
 		for (i = 0; i < res->n_thumbs; i++) {
@@ -211,7 +211,7 @@ commit(const struct derive *d, const struct extract_result *res)
 	for (i = 0; i < res->n_thumbs && r == 0; i++)
 		r = place_thumb(d, dir, &res->thumbs[i]);
 	/* A user's own file, which no attempt of ours moves; when it goes, we are told. */
-	taken = r == -ENOTDIR;
+	taken = r == -ENOTDIR || r == -EEXIST;
 	if (r < 0 && !taken)
 		return r;
 	v.failed = v.failed || taken;
@@ -289,7 +289,7 @@ void
 derive_run(struct processor *p, uint64_t ino)
 {
 	struct derive d = { .p = p };
-	struct derivation v;
+	struct derivation v = { .path = NULL };
 	struct keep_path k;
 	int r = core_settle(p->core, ino, &d.inode);
 
@@ -314,13 +314,13 @@ derive_run(struct processor *p, uint64_t ino)
 	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&
 	    v.generation == d.inode.generation) {
 		follow(p, &d.inode, &k, &v);
-		derivation_release(&v);
 	} else {
 		d.node = core_pin(p->core, ino);
 		if (d.node != NULL)
 			derive(&d);
 		core_unpin(p->core, d.node);
 	}
+	derivation_release(&v);
 	keep_path_release(&k);
 }
 

@@ -225,9 +225,9 @@ keep_run(struct processor *p, const struct work *work)
 	if (r == 0 || r == -ENOENT) {
 		(void)index_keep_done(p->ix, work->id, work->since);
 	} else if (r == -EISDIR || r == -EEXIST) {
-		/* Until the directory goes, of which we are told. */
+		/* Until that goes, of which we are told. */
 		(void)index_work_failed(p->ix, WORK_KEEP, work->id, clock_wall_ns(), true,
-		    "meta.json can't be written: a directory has the name");
+		    "meta.json can't be written: something that was not derived has the name");
 	} else {
 		(void)log_errno(r, "meta.json of keep %ju can't be written", (uintmax_t)work->id);
 		(void)index_work_defer(p->ix, WORK_KEEP, work->id, clock_wall_ns() + 5 * NSEC_PER_SEC,

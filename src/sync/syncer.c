@@ -265,13 +265,17 @@ static void
 drain_look(struct syncer *s, uint64_t dir, struct drain_look *l)
 {
 	CLEANUP_FREE char *path = NULL;
+	uint64_t writer = 0;
 	size_t k;
 
 	*l = (struct drain_look){ .sample = 0 };
 	for (k = 0; k < sizeof(flow) / sizeof(flow[0]); k++)
 		if (flow[k] == WORK_UPLOAD || dir == INDEX_ROOT)
 			(void)index_work_below(s->ix, flow[k], dir, drain_count, l);
-	l->p.busy = core_count_writers(s->core, dir, &l->sample);
+	l->p.busy = core_count_writers(s->core, dir, &writer);
+	/* One that failed tells more than one that is only open. */
+	if (l->p.error[0] == '\0' && writer != 0)
+		l->sample = writer;
 	if (l->sample != 0 && index_path(s->ix, l->sample, &path) == 0)
 		(void)snprintf(l->p.path, sizeof(l->p.path), "%s", path);
 	if (l->p.busy < l->in_use)

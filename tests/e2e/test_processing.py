@@ -315,7 +315,7 @@ def test_a_users_file_in_a_reserved_place_blocks_nobody(new_mount):
     mount.sync(derived=True)
     assert read(keep / "thumbs") == b"mine"
     assert entry(keep, "a.jpg")["error"] == {"stage": "store", "code": "taken",
-                                             "message": "thumbs is no directory: a file has the name"}
+                                             "message": "a file that was not derived is where its thumbnails belong"}
     assert thumbs_of(other, "a.jpg") == sorted(SIZES) and os.listdir(other / "meta.json") == ["mine"]
     assert "meta.json can't be written" in json.dumps(mount.status()["failures"])
     with raises(errno.ENOTEMPTY):
@@ -326,6 +326,43 @@ def test_a_users_file_in_a_reserved_place_blocks_nobody(new_mount):
     wait_until(lambda: thumbs_of(keep, "a.jpg") == sorted(SIZES))
     wait_until(lambda: "error" not in entry(keep, "a.jpg"))
     wait_until(lambda: (other / "meta.json").is_file())
+
+
+def test_a_users_own_files_are_never_written_over(new_mount):
+    """A folder that becomes a keep with all that is in it, and what was made while nothing was derived."""
+    mount = new_mount(derived="off").start()
+    early, folder = keep_path(mount.path, 1, 1), mount.path / "import"
+    for where in (early, folder):
+        (where / "thumbs" / "a.jpg").mkdir(parents=True)
+        put(where, "no_exif.jpg", "a.jpg")
+        write(where / "meta.json", b"mine")
+        write(where / "thumbs" / "a.jpg" / "256.webp", b"mine")
+    mount.remount(derived="on")
+    os.rename(folder, early.parent / "2")
+    mount.sync(derived=True)
+    for where in (early, early.parent / "2"):
+        assert read(where / "meta.json") == read(where / "thumbs" / "a.jpg" / "256.webp") == b"mine"
+        os.unlink(where / "meta.json")
+        wait_until(lambda: (where / "meta.json").exists())
+        assert entry(where, "a.jpg")["error"]["code"] == "taken"
+        os.unlink(where / "thumbs" / "a.jpg" / "256.webp")
+    mount.tbfs("retry", mount.path)
+    mount.sync(derived=True)
+    assert thumbs_of(early, "a.jpg") == sorted(SIZES)
+
+
+def test_other_names_of_a_file_in_a_derived_place(new_mount):
+    """It is not derived for that: rmdir doesn't take it along."""
+    mount = new_mount().start()
+    keep, photos = keep_path(mount.path), mount.path / "photos"
+    photos.mkdir()
+    (keep / "folder").mkdir()
+    write(photos / "p.txt", b"mine")
+    os.link(photos / "p.txt", keep / "folder" / "p.txt")
+    os.rename(keep / "folder", keep / "thumbs")
+    with raises(errno.ENOTEMPTY):
+        os.rmdir(photos)
+    assert read(photos / "p.txt") == b"mine"
 
 
 def test_what_stands_in_the_way_below_thumbs_gives_way(new_mount):

@@ -252,6 +252,32 @@ def test_derived_files_are_free(mount):
     assert usage(keep) == (os.stat(keep / "a.jpg").st_size, 1)
 
 
+def test_what_leaves_a_derived_place_counts(mount):
+    """And what comes into one no longer does; neither way a limit is passed by."""
+    keep = keep_path(mount.path)
+    (keep / "thumbs" / "in").mkdir(parents=True)
+    for n in range(4):
+        write(keep / "thumbs" / "in" / f"f{n}", bytes(500))
+    write(keep / "thumbs" / "big", bytes(5000))
+    mount.tbfs("quota", "set", "--bytes", "1500", "--files", "3", keep)
+    assert usage(keep) == (0, 0)
+    over(os.rename, keep / "thumbs" / "big", keep / "big")
+    over(os.rename, keep / "thumbs" / "in", keep / "out")
+    os.unlink(keep / "thumbs" / "in" / "f3")
+    os.rename(keep / "thumbs" / "in", keep / "out")
+    assert usage(keep) == usage(keep / "out") == (1500, 3)
+    os.rename(keep / "out", keep / "thumbs" / "in")
+    assert usage(keep) == (0, 0)
+    outside = mount.path / "outside"
+    outside.mkdir()
+    for n in range(9):
+        write(outside / f"f{n}", bytes(1000))
+    os.rename(outside, keep / "thumbs" / "more")
+    assert usage(mount.path) == usage(keep) == (0, 0)
+    os.rename(keep / "thumbs" / "more", mount.path / "back")
+    assert usage(mount.path) == usage(mount.path / "back") == (9000, 9)
+
+
 def test_what_show_says(full, mount):
     def shown(*paths):
         lines = mount.tbfs("quota", "show", "--json", *paths).out.splitlines()
