@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What is below each directory, kept in memory: a tree of the directories alone, where a change
- * walks up and a question looks once.  It says nothing that the database doesn't: it is counted
- * from there at the start, and again when it lost track (a commit that failed, a directory
- * that became derived, no memory).
+ * What is below each directory, kept in memory (usage_tree.c) in step with the database.  It says
+ * nothing that this doesn't: it is counted from there at the start, and again when it lost track
+ * (a commit that failed, no memory).
  *
  *   1. A file counts once, where the oldest of its names stands (index_place()).
  *   2. What is derived does not count, and neither do directories: a quota is about what users
@@ -12,7 +11,7 @@
  *      that fails after it told of a change has it counted anew; but for a meter's size, which is
  *      charged when bytes are about to be written.
  */
-#include "index/usage.h"
+#include "index/usage_tree.h"
 
 #include "base/log.h"
 
@@ -20,202 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-enum { METER_SLOTS = 1024, DIR_SLOTS_MIN = 1024 };
-
-struct usage_tree {
-	struct lock lock;		/* RANK_USAGE: all of it */
-	_Atomic bool lost;		/* to be counted anew */
-	bool touched;			/* by the transaction that is open (writer.lock) */
-	_Atomic unsigned limits;	/* directories that have one */
-	struct usage_dir **dirs;
-	size_t dir_slots, dir_count;
-	struct usage_meter *meters[METER_SLOTS];
-};
-
-static size_t
-slot_of(const struct usage_tree *t, uint64_t ino)
-{
-	return (size_t)(ino * 0x9e3779b97f4a7c15u >> 20) & (t->dir_slots - 1);
-}
-
-struct usage_dir *
-usage_find(const struct usage_tree *t, uint64_t dir)
-{
-	struct usage_dir *d;
-
-	if (t->dir_slots == 0)
-		return NULL;
-	for (d = t->dirs[slot_of(t, dir)]; d != NULL && d->ino != dir; d = d->next)
-		;
-	return d;
-}
-
-void
-usage_each(const struct usage_tree *t, void (*fn)(void *arg, struct usage_dir *d), void *arg)
-{
-	struct usage_dir *d, *next;
-	size_t i;
-
-	for (i = 0; i < t->dir_slots; i++)
-		for (d = t->dirs[i]; d != NULL; d = next) {
-			next = d->next;
-			fn(arg, d);
-		}
-}
-
-static void
-grow(struct usage_tree *t)
-{
-	size_t slots = t->dir_slots == 0 ? DIR_SLOTS_MIN : t->dir_slots * 2, old = t->dir_slots, i;
-	struct usage_dir **dirs = calloc(slots, sizeof(struct usage_dir *)), **was = t->dirs;
-
-	if (dirs == NULL)
-		return;
-	t->dirs = dirs;
-	t->dir_slots = slots;
-	for (i = 0; i < old; i++)
-		while (was[i] != NULL) {
-			struct usage_dir *d = was[i];
-
-			was[i] = d->next;
-			d->next = dirs[slot_of(t, d->ino)];
-			dirs[slot_of(t, d->ino)] = d;
-		}
-	free(was);
-}
-
-/* The directory, made when it is new; NULL without memory. */
-static struct usage_dir *
-dir_get(struct usage_tree *t, uint64_t ino)
-{
-	struct usage_dir *d = usage_find(t, ino);
-
-	if (d != NULL)
-		return d;
-	if (t->dir_count >= t->dir_slots)
-		grow(t);
-	d = t->dir_slots == 0 ? NULL : calloc(1, sizeof(*d));
-	if (d == NULL)
-		return NULL;
-	d->ino = ino;
-	d->next = t->dirs[slot_of(t, ino)];
-	t->dirs[slot_of(t, ino)] = d;
-	t->dir_count++;
-	return d;
-}
-
-static void
-clear(struct usage_tree *t)
-{
-	size_t i;
-
-	for (i = 0; i < t->dir_slots; i++)
-		while (t->dirs[i] != NULL) {
-			struct usage_dir *d = t->dirs[i];
-
-			t->dirs[i] = d->next;
-			free(d);
-		}
-	free(t->dirs);
-	t->dirs = NULL;
-	t->dir_slots = t->dir_count = 0;
-	atomic_store(&t->limits, 0);
-}
-
-void
-usage_add(struct usage_dir *at, struct usage more)
-{
-	for (; at != NULL; at = at->parent) {
-		at->total.bytes += more.bytes;
-		at->total.files += more.files;
-	}
-}
-
-static bool
-is_above(const struct usage_dir *above, const struct usage_dir *d)
-{
-	while (d != NULL && d != above)
-		d = d->parent;
-	return d != NULL;
-}
-
-static bool
-over(int64_t total, int64_t more, int64_t limit)
-{
-	return limit > 0 && more > 0 && more > limit - total;
-}
-
-/* The same, but for what is `common` or above it. */
-static bool
-is_over_below(const struct usage_dir *at, const struct usage_dir *common, struct usage more)
-{
-	for (; at != NULL && !is_above(at, common); at = at->parent)
-		if (over(at->total.bytes, more.bytes, at->limit.bytes) ||
-		    over(at->total.files, more.files, at->limit.files))
-			return true;
-	return false;
-}
-
-bool
-usage_is_over(const struct usage_dir *at, struct usage more)
-{
-	return is_over_below(at, NULL, more);
-}
-
-unsigned
-usage_limits(const struct index *ix)
-{
-	return ix->usage == NULL ? 0 : atomic_load(&ix->usage->limits);
-}
-
-void
-usage_limit(struct usage_tree *t, struct usage_dir *d, struct usage limit)
-{
-	bool had = d->limit.bytes > 0 || d->limit.files > 0, has = limit.bytes > 0 || limit.files > 0;
-
-	d->limit = limit;
-	if (has && !had)
-		atomic_fetch_add(&t->limits, 1);
-	else if (had && !has)
-		atomic_fetch_sub(&t->limits, 1);
-}
-
-/* ---- meters ---- */
-
-struct usage_meter *
-usage_meter(const struct usage_tree *t, uint64_t ino)
-{
-	struct usage_meter *m = t->meters[ino % METER_SLOTS];
-
-	while (m != NULL && m->ino != ino)
-		m = m->next;
-	return m;
-}
-
-struct usage_meter *
-usage_meter_new(struct usage_tree *t, uint64_t ino)
-{
-	struct usage_meter *m = calloc(1, sizeof(*m));
-
-	if (m == NULL)
-		return NULL;
-	m->ino = ino;
-	m->next = t->meters[ino % METER_SLOTS];
-	t->meters[ino % METER_SLOTS] = m;
-	return m;
-}
-
-void
-usage_meter_free(struct usage_tree *t, struct usage_meter *m)
-{
-	struct usage_meter **at = &t->meters[m->ino % METER_SLOTS];
-
-	while (*at != m)
-		at = &(*at)->next;
-	*at = m->next;
-	free(m);
-}
 
 /* ---- counting ---- */
 
@@ -240,14 +43,14 @@ static int
 count_dirs(struct usage_tree *t, struct db *db)
 {
 	sqlite3_stmt *q;
-	int r = dir_get(t, INDEX_ROOT) == NULL ? -ENOMEM : 0;
+	int r = usage_dir_get(t, INDEX_ROOT) == NULL ? -ENOMEM : 0;
 
 	if (r == 0)
 		r = db_query(db, &q, "SELECT d.ino, d.parent FROM inode i JOIN dentry d ON d.ino=i.ino"
 		    " WHERE (i.mode & 61440)=16384", "");
 	while (r == 0 && (r = db_step(db, q)) == 1) {
-		struct usage_dir *d = dir_get(t, (uint64_t)sqlite3_column_int64(q, 0));
-		struct usage_dir *parent = dir_get(t, (uint64_t)sqlite3_column_int64(q, 1));
+		struct usage_dir *d = usage_dir_get(t, (uint64_t)sqlite3_column_int64(q, 0));
+		struct usage_dir *parent = usage_dir_get(t, (uint64_t)sqlite3_column_int64(q, 1));
 
 		r = d == NULL || parent == NULL ? -ENOMEM : 0;
 		if (r == 0)
@@ -324,7 +127,7 @@ count(struct index *ix)
 	int r;
 
 	lock_take(&t->lock);
-	clear(t);
+	usage_clear(t);
 	for (i = 0; i < METER_SLOTS; i++) {
 		struct usage_meter *m;
 
@@ -383,7 +186,7 @@ usage_stop(struct index *ix)
 
 	if (ix->usage == NULL)
 		return;
-	clear(ix->usage);
+	usage_clear(ix->usage);
 	for (i = 0; i < METER_SLOTS; i++)
 		while (ix->usage->meters[i] != NULL)
 			usage_meter_free(ix->usage, ix->usage->meters[i]);
@@ -511,7 +314,7 @@ usage_dir_moved(struct db *db, uint64_t dir, uint64_t parent)
 		return;
 	touch(t);
 	to = usage_find(t, parent);
-	d = dir_get(t, dir);
+	d = usage_dir_get(t, dir);
 	if (d == NULL || (to == NULL && parent != 0)) {
 		atomic_store(&t->lost, true);
 	} else if (d->parent != to) {
@@ -526,7 +329,7 @@ void
 usage_dir_gone(struct db *db, uint64_t dir)
 {
 	struct usage_tree *t = db->owner->usage;
-	struct usage_dir *d, **at;
+	struct usage_dir *d;
 
 	if (t == NULL)
 		return;
@@ -534,11 +337,7 @@ usage_dir_gone(struct db *db, uint64_t dir)
 	d = usage_find(t, dir);
 	if (d != NULL) {
 		usage_limit(t, d, (struct usage){ 0 });
-		for (at = &t->dirs[slot_of(t, dir)]; *at != d; at = &(*at)->next)
-			;
-		*at = d->next;
-		t->dir_count--;
-		free(d);
+		usage_dir_drop(t, d);
 	}
 	lock_drop(&t->lock);
 }
@@ -629,7 +428,7 @@ usage_fits(struct db *db, uint64_t from, uint64_t to, struct usage more)
 	if (usage_limits(db->owner) == 0)
 		return 0;
 	lock_take(&t->lock);
-	over = is_over_below(usage_find(t, to), usage_find(t, from), more);
+	over = usage_is_over_below(usage_find(t, to), usage_find(t, from), more);
 	lock_drop(&t->lock);
 	return over ? -EDQUOT : 0;
 }
