@@ -170,14 +170,15 @@ def check(mount, promises, salts, frames):
 
 
 def roll_back(mount, promises, every=1, tell=None):
-    """The mount is dead.  Try each boundary on a copy; returns complaints and how many were tried."""
+    """The mount is dead.  Try each boundary on a copy, which takes its place: a store knows its
+    address.  Returns complaints and how many were tried."""
     salts, ends = Wal(mount.state_dir / "index.db-wal").commits()
     end, problems, tried = ends[-1], [], 0
+    mount.destroy()
+    base, original = mount.base, mount.base.with_name(f"{mount.base.name}.original")
+    os.rename(base, original)
     for frames in ends[::-1][::every]:
-        base = mount.base / f"at{frames}"
-        base.mkdir()
-        rig.run("cp", "-a", "--reflink=auto", mount.state_dir, base / "state")
-        rig.run("cp", "-a", "--reflink=auto", mount.objects_dir, base / "objects")
+        rig.run("cp", "-a", "--reflink=auto", original, base)
         (base / "state" / "index.db-shm").unlink(missing_ok=True)
         Wal(base / "state" / "index.db-wal").truncate(frames)
         copy = rig.Mount(mount.kind, base=base, derived="off", snapshot_interval="0")
@@ -198,6 +199,7 @@ def roll_back(mount, promises, every=1, tell=None):
                 tell("   " + p)
         if len(problems) > 40:
             break
+    os.rename(original, base)
     return problems, tried
 
 

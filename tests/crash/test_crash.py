@@ -130,7 +130,7 @@ def test_power_cut_between_a_put_and_its_answer(new_mount, disk):
 def test_index_rolled_back(request, new_mount):
     """Each commit that the log holds, of a few steps of each kind."""
     mount = new_mount(derived="off", snapshot_interval="0").start()
-    promises = index_rollback.work(mount, rounds(request, 8))
+    promises = index_rollback.work(mount, rounds(request, 16))
     mount.kill()
     _, commits = index_rollback.Wal(mount.state_dir / "index.db-wal").commits()
     assert len(commits) >= 40, f"only {len(commits)} commits in the WAL: little to roll back"
