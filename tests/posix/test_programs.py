@@ -252,6 +252,12 @@ def insert_until_it_fails(path, who, told):
             n += 1
 
 
+def told(folder, who):
+    """How many rows this writer knows to be committed."""
+    path = folder / f"told{who}"
+    return int(read(path).split()[-1]) + 1 if path.exists() and read(path).endswith(b"\n") else 0
+
+
 @pytest.mark.parametrize("dies", ["daemon", "writers"])
 def test_sqlite_keeps_what_it_committed(mount, tmp_path, dies):
     """WAL, three writers and many checkpoints, cut off by kill -9."""
@@ -267,7 +273,7 @@ def test_sqlite_keeps_what_it_committed(mount, tmp_path, dies):
         for writer in writers:
             writer.start()
         try:
-            time.sleep(1.2)
+            wait_until(lambda: min(told(tmp_path, who) for who in range(3)) > 10 * (n + 1), 60, 0.05)
             if dies == "daemon" and mount.kind != "bare":
                 mount.crash()       # while they have it open: their next sync tells them
                 for writer in writers:
@@ -284,8 +290,7 @@ def test_sqlite_keeps_what_it_committed(mount, tmp_path, dies):
         for who in range(3):
             there = [n for w, n, _ in rows if w == who]
             assert there == list(range(len(there)))
-            assert int(read(tmp_path / f"told{who}").split()[-1]) < len(there), "committed, and gone"
-        assert len(rows) > 20 * (n + 1)
+            assert told(tmp_path, who) <= len(there), "committed, and gone"
     stored_as_they_are(mount, mount.path / "db")
 
 
