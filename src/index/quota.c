@@ -175,8 +175,7 @@ index_meter_begin(struct index *ix, uint64_t ino)
 	struct usage_meter *m;
 	struct usage_tree *t;
 	struct inode inode;
-	uint64_t dir = 0;
-	int64_t named;
+	uint64_t dir;
 	int r;
 
 	if (usage_limits(ix) == 0)
@@ -185,10 +184,8 @@ index_meter_begin(struct index *ix, uint64_t ino)
 	usage_refresh(ix);
 	t = ix->usage;
 	r = inode_load(db, ino, &inode);
-	if (r == 0 && db_int(db, &named, "SELECT parent FROM dentry WHERE ino=? ORDER BY id LIMIT 1",
-	    "i", (int64_t)ino) == 0)
-		dir = (uint64_t)named;
 	if (r == 0 && (inode.flags & INODE_DERIVED) == 0) {
+		dir = usage_place(db, &inode, 0);
 		usage_lock_tree(t);
 		m = usage_meter(t, ino);
 		if (m == NULL && is_limited(usage_find(t, dir))) {

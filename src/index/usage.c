@@ -282,7 +282,7 @@ usage_resized(struct db *db, const struct inode *inode, uint64_t size)
 	struct usage_tree *t = db->owner->usage;
 	struct usage more = { 0 };
 	struct usage_meter *m;
-	int64_t dir = 0;
+	uint64_t dir = 0;
 
 	if (t == NULL || !counts(inode) || inode->nlink == 0)
 		return;
@@ -292,15 +292,14 @@ usage_resized(struct db *db, const struct inode *inode, uint64_t size)
 	if (m != NULL && m->size < (int64_t)size) {
 		more.bytes = (int64_t)size - m->size;
 		m->size = (int64_t)size;
-		dir = (int64_t)m->dir;
+		dir = m->dir;
 	} else if (m == NULL) {
 		more.bytes = (int64_t)size - (int64_t)inode->size;
 	}
 	if (more.bytes != 0 && dir == 0)
-		(void)db_int(db, &dir, "SELECT parent FROM dentry WHERE ino=? ORDER BY id LIMIT 1", "i",
-		    (int64_t)inode->ino);
+		dir = usage_place(db, inode, 0);
 	if (more.bytes != 0)
-		usage_add(usage_find(t, (uint64_t)dir), more);
+		usage_add(usage_find(t, dir), more);
 	lock_drop(&t->lock);
 }
 
