@@ -5,8 +5,7 @@
  * There are three connections: the writer, behind one lock; a reader, behind
  * another, which sees what was committed last and is never held up by a writer's
  * commit or sync; and one for maintenance.  The database is this process's alone
- * ("unix-excl": its locks and the index of its log are in our memory, no system calls).
- * Ordinary commits are synchronous=NORMAL:
+ * (log_vfs.c).  Ordinary commits are synchronous=NORMAL:
  * they go to the write-ahead log and reach the disk with the next sync, in order.
  */
 #include "index/db.h"
@@ -58,7 +57,7 @@ db_connect(const char *path, sqlite3 **ret_handle, struct error *err)
 	int r = 0;
 
 	if (sqlite3_open_v2(path, ret_handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE |
-	    SQLITE_OPEN_NOMUTEX, "unix-excl") != SQLITE_OK)
+	    SQLITE_OPEN_NOMUTEX, LOG_VFS) != SQLITE_OK)
 		r = error_set(err, sqlite3_errcode(*ret_handle) == SQLITE_CANTOPEN ? -EACCES : -EIO,
 		    "index %s can't be opened: %s", path, sqlite3_errmsg(*ret_handle));
 	(void)sqlite3_busy_timeout(*ret_handle, 10000);

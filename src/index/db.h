@@ -22,6 +22,8 @@
 enum {
 	DB_STATEMENTS = 256,
 	DB_PAGE_BYTES = 1024,		/* rows are small: a commit writes whole pages to the log */
+	LOG_HEADER_BYTES = 24,		/* before each of them there */
+	LOG_FRAME_BYTES = LOG_HEADER_BYTES + DB_PAGE_BYTES,
 };
 
 struct index;
@@ -37,6 +39,11 @@ struct db {
 	} cache[DB_STATEMENTS];
 	struct index *owner;
 };
+
+/* log_vfs.c: what connections reach the disk through.  To be registered before the
+ * first. */
+#define LOG_VFS "tbfs-log"
+int log_vfs_register(struct error *err);
 
 /* A bare connection, closed by the caller, also after a failure. */
 int db_connect(const char *path, sqlite3 **ret_handle, struct error *err);

@@ -25,7 +25,6 @@
 enum {
 	SEQUENCE_BLOCK = 65536,		/* numbers reserved at a time */
 	CHECKPOINT_BYTES = 16 << 20,	/* size of the log that asks for a checkpoint */
-	FRAME_BYTES = DB_PAGE_BYTES + 24,	/* of a page in the log */
 	GROW_BYTES = 1 << 20,
 };
 
@@ -85,7 +84,7 @@ set_reserve(struct index *ix, uint64_t bytes)
 	/* The database too grows ahead of its need. */
 	(void)sqlite3_file_control(ix->writer.handle, NULL, SQLITE_FCNTL_CHUNK_SIZE, &chunk);
 	(void)sqlite3_file_control(ix->maintenance, NULL, SQLITE_FCNTL_CHUNK_SIZE, &chunk);
-	ix->wal_limit = (int)(bytes / FRAME_BYTES * 3 / 4 < INT_MAX ? bytes / FRAME_BYTES * 3 / 4 : INT_MAX);
+	ix->wal_limit = (int)(bytes / LOG_FRAME_BYTES * 3 / 4 < INT_MAX ? bytes / LOG_FRAME_BYTES * 3 / 4 : INT_MAX);
 	if (bytes > 0 && fallocate(ix->wal_fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)bytes) < 0)
 		log_warn("%s: no reserve of %ju bytes can be set aside (%s): on a full disk nothing can "
 		    "be removed", ix->dir, (uintmax_t)bytes, strerror(errno));
@@ -170,13 +169,14 @@ index_open(const struct index_options *opt, struct index **ret_ix, enum index_en
 
 	if (ix == NULL)
 		return -ENOMEM;
-	(void)sqlite3_initialize();
 	ix->wal_fd = -1;
 	lock_init(&ix->sync_lock, RANK_QUEUE);
 	lock_cond_init(&ix->sync_cond);
 	ix->dir = strdup(opt->dir);
 	(void)snprintf(path, sizeof(path), "%s/index.db", opt->dir);
-	r = index_refuse_set_aside(ix, err);
+	r = log_vfs_register(err);
+	if (r == 0)
+		r = index_refuse_set_aside(ix, err);
 	if (r == 0)
 		r = open_connections(ix, path, opt, ret_end, err);
 	if (r < 0) {
