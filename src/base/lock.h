@@ -16,6 +16,7 @@ enum lock_rank {
 	RANK_INDEX = 30,	/* the database connections */
 	RANK_USAGE = 40,	/* index: what is counted below each directory */
 	RANK_QUEUE = 50,	/* job queues, worker pools */
+	RANK_ROWS = 60,		/* index: rows in memory */
 };
 
 struct lock {

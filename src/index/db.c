@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "index/index.h"
+#include "index/rows.h"
 #include "index/usage.h"
 
 #include <errno.h>
@@ -351,6 +352,7 @@ group_commit(struct index *ix, int r)
 	} else {
 		usage_forget(ix);
 	}
+	rows_settled(ix);
 	ix->group = NULL;
 	ix->group_size = 0;
 	while (m != NULL) {

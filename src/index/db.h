@@ -28,6 +28,7 @@ enum {
 
 struct index;
 struct quiet;
+struct rows;
 struct usage_tree;
 
 struct db {
@@ -95,6 +96,7 @@ struct index {
 	_Atomic bool broken;		/* a sync failed */
 	int wal_frames;			/* in the log after the last commit; writer.lock */
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
+	struct rows *rows;
 	struct usage_tree *usage;	/* NULL until the index is recovered */
 	char *dir;
 	char aside[64];			/* name that the database gets, as it is damaged; "": it isn't */

@@ -9,6 +9,7 @@
  *   3. A change of names moves mtime and ctime of the directories concerned, and the
  *      ctime of the inode, except when the entry is derived.
  */
+#include "index/rows.h"
 #include "index/tree.h"
 #include "index/usage.h"
 
@@ -46,22 +47,33 @@ name_read(sqlite3_stmt *q, int at, char *ret_name)
 int
 inode_load(struct db *db, uint64_t ino, struct inode *ret_inode)
 {
+	struct index *ix = db->owner;
 	sqlite3_stmt *q;
-	int r = db_row(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino=?", "i", (int64_t)ino);
+	uint64_t epoch;
+	int r;
 
+	if (rows_get(ix, ino, ret_inode, &epoch))
+		return 0;
+	r = db_row(db, &q, "SELECT " INODE_COLUMNS " FROM inode i WHERE i.ino=?", "i", (int64_t)ino);
 	if (r < 0)
 		return r;
 	inode_read(q, 0, ret_inode);
 	db_done(q);
+	rows_put(ix, ret_inode, epoch);
 	return 0;
 }
 
 int
 index_get(struct index *ix, uint64_t ino, struct inode *ret_inode)
 {
-	struct db *db = db_read(ix);
-	int r = inode_load(db, ino, ret_inode);
+	struct db *db;
+	uint64_t epoch;
+	int r;
 
+	if (rows_get(ix, ino, ret_inode, &epoch))
+		return 0;
+	db = db_read(ix);
+	r = inode_load(db, ino, ret_inode);
 	db_read_done(db);
 	return r;
 }
@@ -69,6 +81,7 @@ index_get(struct index *ix, uint64_t ino, struct inode *ret_inode)
 int
 dentry_find(struct db *db, uint64_t parent, const char *name, struct inode *ret_inode)
 {
+	uint64_t epoch = rows_epoch(db->owner);
 	sqlite3_stmt *q;
 	int r = db_row(db, &q, "SELECT " INODE_COLUMNS " FROM dentry d JOIN inode i ON i.ino=d.ino"
 	    " WHERE d.parent=? AND d.name=?", "ib", (int64_t)parent, name, (int)strlen(name));
@@ -77,6 +90,7 @@ dentry_find(struct db *db, uint64_t parent, const char *name, struct inode *ret_
 		return r;
 	inode_read(q, 0, ret_inode);
 	db_done(q);
+	rows_put(db->owner, ret_inode, epoch);
 	return 0;
 }
 

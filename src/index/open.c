@@ -11,6 +11,7 @@
 
 #include "base/log.h"
 #include "index/index.h"
+#include "index/rows.h"
 #include "index/usage.h"
 
 #include <errno.h>
@@ -108,6 +109,8 @@ open_connections(struct index *ix, const char *path, const struct index_options 
 	if (r == 0)
 		r = schema_setup(ix, err);
 	if (r == 0)
+		r = rows_new(ix);
+	if (r == 0)
 		r = db_open(&ix->reader, ix, path, err);
 	if (r == 0)
 		r = run_script(ix, ix->reader.handle, "PRAGMA query_only=ON;", err);
@@ -181,6 +184,7 @@ index_open(const struct index_options *opt, struct index **ret_ix, enum index_en
 		r = open_connections(ix, path, opt, ret_end, err);
 	if (r < 0) {
 		db_close(&ix->reader);
+		rows_free(ix);
 		db_close(&ix->writer);
 		(void)sqlite3_close_v2(ix->maintenance);
 		if (ix->wal_fd >= 0)
@@ -210,6 +214,7 @@ index_close(struct index *ix, bool clean)
 	(void)close(ix->wal_fd);
 	(void)sqlite3_close_v2(ix->maintenance);
 	db_close(&ix->reader);
+	rows_free(ix);
 	db_close(&ix->writer);
 	lock_release(&ix->sync_lock);
 	(void)pthread_cond_destroy(&ix->sync_cond);

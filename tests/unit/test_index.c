@@ -434,6 +434,148 @@ test_a_refused_group_is_nobodys(void **state)
 	rig_down(&rig);
 }
 
+/* ---- transactions of many pages ---- */
+
+enum { MANY = 2000 };
+
+/* How many of the directory's files count as derived. */
+static unsigned
+derived_count(struct rig *rig, uint64_t dir)
+{
+	struct inode inode;
+	char name[16];
+	unsigned i, n = 0;
+
+	for (i = 0; i < MANY; i++) {
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		assert_int_equal(index_lookup(rig->ix, dir, name, &inode), 0);
+		n += (inode.flags & INODE_DERIVED) != 0;
+	}
+	return n;
+}
+
+/* More than is gathered for one write: whichever of them fails, all of it is done or nothing. */
+static void
+test_a_large_transaction_is_whole_or_not_at_all(void **state)
+{
+	struct index_renamed renamed;
+	struct inode inode;
+	uint64_t dir;
+	unsigned i;
+	long n;
+
+	(void)state;
+	for (n = 1; ; n++) {
+		struct rig rig;
+		unsigned flags = INDEX_SET_DERIVED | INDEX_NEW_IS_DERIVED;
+		int r;
+
+		rig_up(&rig);
+		dir = rig_dir(&rig, "d");
+		for (i = 0; i < MANY; i++) {
+			char name[16];
+
+			(void)snprintf(name, sizeof(name), "f%u", i);
+			assert_int_equal(index_create(rig.ix, dir, name, &file_tmpl, NULL, &inode), 0);
+		}
+		fault_code = SQLITE_FULL;
+		atomic_store(&fault_countdown, n);
+		r = index_rename(rig.ix, INDEX_ROOT, "d", INDEX_ROOT, "thumbs", flags, &quiet, &renamed);
+		if (atomic_load(&fault_countdown) <= 0)
+			assert_int_equal(r, -ENOSPC);
+		else
+			assert_int_equal(r, 0);
+		atomic_store(&fault_countdown, -1);
+		assert_int_equal(derived_count(&rig, dir), r == 0 ? MANY : 0);
+		rig_reopen(&rig);
+		assert_int_equal(derived_count(&rig, dir), r == 0 ? MANY : 0);
+		rig_down(&rig);
+		if (r == 0)
+			break;
+	}
+	assert_true(n > 2);
+}
+
+/* ---- rows in memory ---- */
+
+enum { CHANGES = 3000 };
+
+struct changing {
+	struct rig *rig;
+	uint64_t ino;
+	_Atomic int64_t said;		/* the mtime that was answered */
+	_Atomic bool ended;
+	_Atomic unsigned older;		/* rows that nobody may see any more */
+	bool refused[CHANGES + 1];
+	_Atomic bool seen[CHANGES + 1];
+};
+
+static void *
+change_run(void *arg)
+{
+	struct changing *c = arg;
+	struct inode to = { 0 }, row;
+	int64_t k;
+
+	for (k = 1; k <= CHANGES; k++) {
+		if (k % 2 == 1)
+			atomic_store(&fault_countdown, 1);
+		to.mtime = k;
+		if (index_set_attr(c->rig->ix, c->ino, ATTR_MTIME, &to, &row) == 0)
+			atomic_store(&c->said, k);
+		else
+			c->refused[k] = true;
+	}
+	atomic_store(&c->ended, true);
+	return NULL;
+}
+
+static void *
+look_run(void *arg)
+{
+	struct changing *c = arg;
+	struct inode row;
+
+	while (!atomic_load(&c->ended)) {
+		int64_t said = atomic_load(&c->said);
+
+		if (index_get(c->rig->ix, c->ino, &row) != 0 || row.mtime < said)
+			atomic_fetch_add(&c->older, 1);
+		atomic_store(&c->seen[row.mtime], true);
+	}
+	return NULL;
+}
+
+static void
+test_no_row_is_older_than_what_was_answered(void **state)
+{
+	static struct changing c;
+	pthread_t threads[3];
+	struct inode tmpl = file_tmpl, inode;
+	unsigned i, refused = 0;
+	struct rig rig;
+
+	(void)state;
+	rig_up(&rig);
+	tmpl.mtime = 0;
+	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &tmpl, NULL, &inode), 0);
+	c.rig = &rig;
+	c.ino = inode.ino;
+	fault_code = SQLITE_FULL;
+	for (i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, i == 0 ? change_run : look_run, &c), 0);
+	for (i = 0; i < 3; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	atomic_store(&fault_countdown, -1);
+	assert_int_equal(c.older, 0);
+	for (i = 1; i <= CHANGES; i++) {
+		refused += c.refused[i];
+		assert_false(c.refused[i] && c.seen[i]);
+	}
+	assert_true(refused > CHANGES / 3);
+	rig_down(&rig);
+}
+
 /* ---- numbers ---- */
 
 static void
@@ -614,6 +756,8 @@ main(void)
 		cmocka_unit_test(test_every_io_error_leaves_what_was_answered),
 		cmocka_unit_test(test_every_full_disk_leaves_what_was_answered),
 		cmocka_unit_test(test_a_refused_group_is_nobodys),
+		cmocka_unit_test(test_a_large_transaction_is_whole_or_not_at_all),
+		cmocka_unit_test(test_no_row_is_older_than_what_was_answered),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
