@@ -226,7 +226,9 @@ void core_link_end(struct core *c, struct node *n);
 /* Key under which an inode's object belongs: its path; -ENOENT no name, -EINVAL no legal key. */
 int core_natural_key(struct core *c, uint64_t ino, char **ret_key);
 
-/* Unlink staged files whose rows are durably gone; reap what nobody holds any more. */
+/* Reap what was removed and nobody holds any more: from then on its objects are work. */
+void core_reap(struct core *c);
+/* The same, and unlink staged files whose rows are durably gone. */
 void core_collect(struct core *c, bool at_start);
 
 /* Files whose writers have been there since before `since` (wall clock ns). */

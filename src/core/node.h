@@ -6,7 +6,7 @@
 #include "base/lock.h"
 #include "core/core.h"
 
-enum { NODE_STRIPES = 64 };
+enum { NODE_STRIPES = 64, REAP_AT_ONCE = 64 };
 
 /*
  * An inode that the kernel knows, that is open, or that is being worked on.  It
@@ -39,6 +39,12 @@ struct node {
 	unsigned backing_users;
 };
 
+/* Inodes to be reaped. */
+struct doomed {
+	uint64_t *inos;
+	size_t n, room;
+};
+
 struct core {
 	struct core_options opt;	/* but for the two that can change: */
 	_Atomic int64_t quiet_period, temp_delay;
@@ -50,6 +56,7 @@ struct core {
 	struct lock table_lock;		/* RANK_TABLE */
 	struct node **slots;		/* table_lock */
 	size_t slot_count, node_count;	/* table_lock */
+	struct doomed doomed;		/* table_lock */
 	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
 	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */
 };
@@ -58,7 +65,7 @@ struct core {
 struct node *node_get(struct core *c, uint64_t ino);
 /* The node if there is one, pinned. */
 struct node *node_find(struct core *c, uint64_t ino);
-/* Unpin; reaps the inode when it was the last to hold an unlinked one. */
+/* Unpin; an unlinked inode is to be reaped when this was the last to hold it. */
 void node_put(struct core *c, struct node *n);
 void node_lock(struct core *c, struct node *n);
 void node_unlock(struct core *c, struct node *n);

@@ -157,6 +157,7 @@ core_collect(struct core *c, bool at_start)
 	int n, i;
 
 	reap_orphans(c, at_start ? INT64_MAX : clock_wall_ns() - ORPHAN_AGE_NS);
+	core_reap(c);
 	while ((n = index_work_due(c->ix, WORK_FREE, INT64_MAX, work, 512)) > 0) {
 		/* The commits that took the rows away must be on the disk before the bytes go. */
 		if (index_sync(c->ix) < 0)

@@ -3,8 +3,9 @@
  * The inodes that somebody holds: the kernel (lookups), an open file, a worker.
  *
  *   1. A node exists while one of its counts is above zero.
- *   2. An inode whose last name went is reaped when its node goes: no open file and no
- *      kernel reference can meet a row that was deleted.
+ *   2. An inode whose last name went is reaped once its node has gone: no open file and no
+ *      kernel reference can meet a row that was deleted.  That is done in flocks (core_reap()), by
+ *      those who collect and wait: a request that lets go of an inode costs no commit.
  *   3. Locks: the table's for the hash and the counts, one of 64 stripes for a node's
  *      open state.  The table's lock is taken first, and never held while a stripe's is
  *      waited for: pin, drop the table, lock the stripe.
@@ -83,22 +84,40 @@ table_get(struct core *c, uint64_t ino)
 	return n;
 }
 
-/* Drop the node when nobody holds it; true when its inode is to be reaped. */
-static bool
+/* Its row and what hangs on it are to go.  Without memory the sweep of those without a name finds
+ * it (core_collect()). */
+static void
+table_doom(struct core *c, uint64_t ino)
+{
+	struct doomed *d = &c->doomed;
+
+	if (d->n == d->room) {
+		size_t room = d->room == 0 ? 256 : d->room * 2;
+		uint64_t *inos = realloc(d->inos, room * sizeof(*inos));
+
+		if (inos == NULL)
+			return;
+		d->inos = inos;
+		d->room = room;
+	}
+	d->inos[d->n++] = ino;
+}
+
+/* Drop the node when nobody holds it. */
+static void
 table_let_go(struct core *c, struct node *n)
 {
 	struct node **p;
-	bool reap;
 
 	if (n->pins > 0 || n->lookups > 0)
-		return false;
+		return;
 	for (p = &c->slots[slot_of(c, n->ino)]; *p != n; p = &(*p)->next)
 		;
 	*p = n->next;
 	c->node_count--;
-	reap = n->unlinked;
+	if (n->unlinked)
+		table_doom(c, n->ino);
 	free(n);
-	return reap;
 }
 
 void
@@ -108,17 +127,30 @@ work_queued(struct core *c, int64_t due)
 		c->events.work_queued(c->events.arg, due);
 }
 
-static void
-reap(struct core *c, uint64_t ino)
+void
+core_reap(struct core *c)
 {
-	int r = index_reap(c->ix, ino);
+	bool derived[REAP_AT_ONCE];
+	struct doomed d;
+	size_t i, k, n;
+	int r = 0;
 
-	if (r < 0 && r != -ENOENT && r != -EBUSY)
-		(void)log_errno(r, "inode %ju can't be reaped", (uintmax_t)ino);
-	if (r >= 0)
+	lock_take(&c->table_lock);
+	d = c->doomed;
+	c->doomed = (struct doomed){ .inos = NULL };
+	lock_drop(&c->table_lock);
+	for (i = 0; i < d.n && r == 0; i += n) {
+		n = d.n - i < REAP_AT_ONCE ? d.n - i : REAP_AT_ONCE;
+		r = index_reap_many(c->ix, d.inos + i, n, derived);
+		for (k = 0; r == 0 && c->events.changed != NULL && k < n; k++)
+			if (derived[k])
+				c->events.changed(c->events.arg, d.inos[i + k]);
+	}
+	if (r < 0)
+		(void)log_errno(r, "removed files can't be reaped now");
+	if (d.n > 0)
 		work_queued(c, 0);
-	if (r > 0 && c->events.changed != NULL)
-		c->events.changed(c->events.arg, ino);
+	free(d.inos);
 }
 
 struct node *
@@ -150,15 +182,10 @@ node_find(struct core *c, uint64_t ino)
 void
 node_put(struct core *c, struct node *n)
 {
-	uint64_t ino = n->ino;
-	bool gone;
-
 	lock_take(&c->table_lock);
 	n->pins--;
-	gone = table_let_go(c, n);
+	table_let_go(c, n);
 	lock_drop(&c->table_lock);
-	if (gone)
-		reap(c, ino);
 }
 
 void
@@ -177,20 +204,17 @@ void
 core_forget(struct core *c, uint64_t ino, uint64_t count)
 {
 	struct node *n;
-	bool gone = false;
 
 	lock_take(&c->table_lock);
 	n = table_find(c, ino);
 	if (n != NULL) {
 		n->lookups -= count < n->lookups ? count : n->lookups;
-		gone = table_let_go(c, n);
+		table_let_go(c, n);
 	}
 	lock_drop(&c->table_lock);
-	if (gone)
-		reap(c, ino);
 }
 
-/* A name of the inode went.  When it was the last and nobody holds it, it is reaped now. */
+/* A name of the inode went.  When it was the last, it is reaped once nobody holds it. */
 void
 node_unlinked(struct core *c, const struct inode *inode)
 {
@@ -201,9 +225,12 @@ node_unlinked(struct core *c, const struct inode *inode)
 	n = node_get(c, inode->ino);
 	if (n == NULL)
 		return;
-	/* Were the index lost before its staged bytes go, they must not come back with it. */
-	if (S_ISREG(inode->mode) || S_ISDIR(inode->mode))
+	/* While it is open its staged bytes stay.  Were the index lost meanwhile, they must not come
+	 * back with it. */
+	node_lock(c, n);
+	if (n->opens > 0)
 		(void)staging_place_bury(c->st, inode->ino);
+	node_unlock(c, n);
 	lock_take(&c->table_lock);
 	n->unlinked = true;
 	lock_drop(&c->table_lock);
@@ -280,6 +307,7 @@ core_free(struct core *c)
 		}
 	}
 	free(c->slots);
+	free(c->doomed.inos);
 	lock_release(&c->table_lock);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_release(&c->stripes[i]);

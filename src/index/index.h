@@ -170,6 +170,8 @@ int index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t m
 /* Delete the row of an inode without a name; its objects and staged bytes become work.  1 when
  * what was derived from it did so too, 0 when there is nothing. */
 int index_reap(struct index *ix, uint64_t ino);
+/* The same for each of these that has no name, in one transaction; 0, or none of them. */
+int index_reap_many(struct index *ix, const uint64_t *inos, size_t n, bool *ret_derived);
 
 /* Numbers up to this one are taken. */
 void index_ino_above(struct index *ix, uint64_t ino);

@@ -62,17 +62,14 @@ reap_objects(struct db *db, uint64_t ino, int64_t now)
 	return r;
 }
 
-int
-index_reap(struct index *ix, uint64_t ino)
+/* 1: something was derived from it. */
+static int
+reap_one(struct db *db, uint64_t ino, int64_t now)
 {
-	struct db *db = &ix->writer;
-	int64_t now = clock_wall_ns(), id = (int64_t)ino;
+	int64_t id = (int64_t)ino;
 	struct inode inode;
-	int r = db_begin(ix), derived;
+	int r = inode_load(db, ino, &inode), derived;
 
-	if (r < 0)
-		return r;
-	r = inode_load(db, ino, &inode);
 	if (r == 0 && inode.nlink != 0)
 		r = -EBUSY;
 	if (r == 0)
@@ -97,8 +94,34 @@ index_reap(struct index *ix, uint64_t ino)
 		r = db_run(db, "DELETE FROM inode WHERE ino=?", "i", id);
 	if (r == 0 && (S_ISREG(inode.mode) || S_ISDIR(inode.mode)))
 		r = work_add(db, WORK_FREE, ino, now);
-	r = db_end(ix, r);
 	return r < 0 ? r : derived;
+}
+
+int
+index_reap(struct index *ix, uint64_t ino)
+{
+	int r = db_begin(ix);
+
+	return r < 0 ? r : db_end(ix, reap_one(&ix->writer, ino, clock_wall_ns()));
+}
+
+int
+index_reap_many(struct index *ix, const uint64_t *inos, size_t n, bool *ret_derived)
+{
+	int64_t now = clock_wall_ns();
+	int r = db_begin(ix), one = 0;
+	size_t i;
+
+	if (r < 0)
+		return r;
+	for (i = 0; i < n && one >= 0; i++) {
+		one = reap_one(&ix->writer, inos[i], now);
+		ret_derived[i] = one > 0;
+		/* Linked again, or reaped by somebody else. */
+		if (one == -EBUSY || one == -ENOENT)
+			one = 0;
+	}
+	return db_end(ix, one < 0 ? one : 0);
 }
 
 void

@@ -307,6 +307,7 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 	if (r < 0)
 		return r;
 	for (;; first = false) {
+		core_reap(s->core);
 		drain_look(s, dir, &l);
 		held = l.p.busy + l.p.stuck + (l.p.busy + l.p.stuck > 0 ? l.waiting : 0);
 		/* close() returns before the kernel releases the file: give it a moment. */
