@@ -75,16 +75,6 @@ is_reserved(struct core *c, uint64_t parent, const char *name, uint32_t mode)
 	return keep;
 }
 
-/* Does what stands there count as derived? */
-static bool
-is_derived_place(struct core *c, uint64_t parent, const char *name, uint32_t mode)
-{
-	struct inode dir;
-
-	return (index_get(c->ix, parent, &dir) == 0 && (dir.flags & INODE_DERIVED) != 0) ||
-	    is_reserved(c, parent, name, mode);
-}
-
 /* Something left this name, or came to it, that derived files may stand in for, or behind. */
 static void
 derived_gone(struct core *c, uint64_t parent, const char *name, bool derived)
@@ -335,7 +325,7 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
     const char *newname, unsigned flags)
 {
 	/* Looked for only where the answer matters. */
-	bool reserved = is_reserved_word(name) || is_reserved_word(newname), from, to;
+	bool reserved = is_reserved_word(name) || is_reserved_word(newname);
 	uint32_t mode = reserved ? type_of(c, parent, name) : 0;
 	struct quiet quiet = quiet_for(c, newname);
 	struct index_renamed done;
@@ -346,13 +336,15 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	if (parent != newparent && index_has_quotas(c->ix) &&
 	    index_lookup(c->ix, parent, name, &moved) == 0 && S_ISREG(moved.mode))
 		tell_size(c, moved.ino);
-	to = is_derived_place(c, newparent, newname, mode);
+	flags |= INDEX_SET_DERIVED;
+	if (is_reserved(c, newparent, newname, mode))
+		flags |= INDEX_NEW_IS_DERIVED;
 	/* What comes back in an exchange is of its own type. */
-	from = is_derived_place(c, parent, name, reserved && (flags & INDEX_EXCHANGE) != 0 ?
-	    type_of(c, newparent, newname) : mode);
-	r = index_rename(c->ix, parent, name, newparent, newname, flags | INDEX_SET_DERIVED |
-	    (to ? INDEX_NEW_IS_DERIVED : 0u) | (from ? INDEX_OLD_IS_DERIVED : 0u), &quiet, &done);
-
+	if (reserved && (flags & INDEX_EXCHANGE) != 0)
+		mode = type_of(c, newparent, newname);
+	if (is_reserved(c, parent, name, mode))
+		flags |= INDEX_OLD_IS_DERIVED;
+	r = index_rename(c->ix, parent, name, newparent, newname, flags, &quiet, &done);
 	if (r < 0)
 		return r;
 	n = node_find(c, done.moved.ino);
@@ -376,8 +368,8 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		}
 	}
 	/* What was derived there is to come back, and what was put there is to be derived over. */
-	derived_gone(c, parent, name, from);
-	derived_gone(c, newparent, newname, to);
+	derived_gone(c, parent, name, done.from_derived);
+	derived_gone(c, newparent, newname, done.to_derived);
 	changed(c, done.moved.ino);
 	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
 		changed(c, done.other.ino);

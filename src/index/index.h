@@ -134,12 +134,14 @@ enum index_rename_flags {
 	INDEX_NOREPLACE = 1, INDEX_EXCHANGE = 2,
 	/* A user's rename: what arrives is derived where the place is, and only there. */
 	INDEX_SET_DERIVED = 4,
-	INDEX_NEW_IS_DERIVED = 8,	/* the place parent/newname is one for derived files */
-	INDEX_OLD_IS_DERIVED = 16,	/* so is parent/name */
+	/* The name newparent/newname, or parent/name, is one of a derived file; so are all in a
+	 * directory that is derived. */
+	INDEX_NEW_IS_DERIVED = 8, INDEX_OLD_IS_DERIVED = 16,
 };
 struct index_renamed {
 	struct inode moved;		/* what carries the new name now */
 	struct inode other;		/* replaced (nlink one less) or exchanged; ino 0: there was none */
+	bool from_derived, to_derived;	/* the places: of derived files */
 };
 int index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newparent,
     const char *newname, unsigned flags, const struct quiet *quiet,

@@ -207,6 +207,18 @@ party_counted(struct db *db, const struct party *p)
 	}
 }
 
+/* A directory that a name leaves or comes to; what stands in one of derived files is derived. */
+static int
+place_check(struct db *db, uint64_t dir, unsigned flag, unsigned *flags)
+{
+	struct inode row;
+	int r = parent_check(db, dir, &row);
+
+	if (r == 0 && (row.flags & INODE_DERIVED) != 0)
+		*flags |= flag;
+	return r;
+}
+
 int
 index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newparent,
     const char *newname, unsigned flags, const struct quiet *quiet,
@@ -215,7 +227,6 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 	struct rename_call c = { parent, newparent, name, newname, quiet, quiet->now };
 	struct inode src, dst = { 0 };
 	struct party a = { 0 }, b = { 0 };
-	struct inode dir;
 	struct db *db = &ix->writer;
 	int r = db_begin(ix);
 
@@ -223,15 +234,9 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		return r;
 	r = dentry_find(db, parent, name, &src);
 	if (r == 0)
-		r = parent_check(db, newparent, &dir);
-	/* What stands in a directory of derived files is derived, as that is now. */
-	if (r == 0 && (dir.flags & INODE_DERIVED) != 0)
-		flags |= INDEX_NEW_IS_DERIVED;
-	if (r == 0 && (flags & INDEX_EXCHANGE) != 0) {
-		r = parent_check(db, parent, &dir);
-		if (r == 0 && (dir.flags & INODE_DERIVED) != 0)
-			flags |= INDEX_OLD_IS_DERIVED;
-	}
+		r = place_check(db, newparent, INDEX_NEW_IS_DERIVED, &flags);
+	if (r == 0)
+		r = place_check(db, parent, INDEX_OLD_IS_DERIVED, &flags);
 	if (r == 0) {
 		r = dentry_find(db, newparent, newname, &dst);
 		if (r == -ENOENT && (flags & INDEX_EXCHANGE) == 0)
@@ -271,6 +276,8 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 	}
 	r = db_end(ix, r);
 	if (r == 0)
-		*ret_renamed = (struct index_renamed){ .moved = src, .other = dst };
+		*ret_renamed = (struct index_renamed){ .moved = src, .other = dst,
+			.from_derived = (flags & INDEX_OLD_IS_DERIVED) != 0,
+			.to_derived = (flags & INDEX_NEW_IS_DERIVED) != 0 };
 	return r;
 }
