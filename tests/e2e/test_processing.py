@@ -41,8 +41,10 @@ def entry(keep, name):
 
 
 def thumbs_of(keep, name):
-    folder = keep / "thumbs" / name
-    return sorted(os.listdir(folder)) if folder.exists() else []
+    try:
+        return sorted(os.listdir(keep / "thumbs" / name))
+    except FileNotFoundError:
+        return []
 
 
 def put(keep, sample, name=None):
