@@ -217,7 +217,8 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 	mask |= (set & SET_GID) != 0 ? ATTR_GID : 0u;
 	mask |= (set & SET_ATIME) != 0 ? ATTR_ATIME : 0u;
 	mask |= (set & SET_MTIME) != 0 ? ATTR_MTIME : 0u;
-	if (mask == 0)
+	/* What asks for nothing else (a write, chown to who has it already) moves the ctime. */
+	if (mask == 0 && set != SET_KILL_PRIV)
 		return core_getattr(c, ino, ret_attr);
 	new.ctime = now;
 	/* Who owns the times, row or staged file, must not change between the two. */

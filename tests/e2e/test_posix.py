@@ -767,6 +767,20 @@ def test_chown_clears_suid_and_sgid(tree, file_type):
     assert stat.S_IMODE(os.lstat(path).st_mode) == (0o6555 if file_type == stat.S_IFDIR else 0o555)
 
 
+def test_chown_to_nobody_new_moves_the_ctime(tree):
+    """As ext4 does it, of any type."""
+    write(tree / "f", b"x")
+    os.mkdir(tree / "d")
+    os.symlink("f", tree / "l")
+    os.mkfifo(tree / "p")
+    for name in "fdlp":
+        before = os.lstat(tree / name)
+        time.sleep(0.01)
+        os.chown(tree / name, -1, -1, follow_symlinks=False)
+        after = os.lstat(tree / name)
+        assert after.st_ctime_ns > before.st_ctime_ns and after.st_mtime_ns == before.st_mtime_ns, name
+
+
 def test_fchmod_on_a_read_only_descriptor(tree):
     path = write(tree / "f", b"x")
     fd = os.open(path, os.O_RDONLY)
