@@ -27,6 +27,13 @@ place_write(struct core *c, const struct inode *inode, uint64_t parent, const ch
 		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)inode->ino);
 }
 
+static bool
+has_place(const struct inode *inode)
+{
+	return (S_ISREG(inode->mode) || S_ISDIR(inode->mode)) && inode->state != OBJECT_REMOTE &&
+	    inode->ino != INDEX_ROOT;
+}
+
 /* The same for an inode that may have no staged file, or no name. */
 void
 place_update(struct core *c, uint64_t ino)
@@ -34,13 +41,20 @@ place_update(struct core *c, uint64_t ino)
 	char name[INDEX_NAME_MAX + 1];
 	struct inode inode;
 	uint64_t parent;
-	int r = index_get(c->ix, ino, &inode);
 
-	if (r < 0 || !(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.state == OBJECT_REMOTE ||
-	    ino == INDEX_ROOT)
-		return;
-	if (index_place(c->ix, ino, &parent, name) == 0)
+	if (index_get(c->ix, ino, &inode) == 0 && has_place(&inode) &&
+	    index_place(c->ix, ino, &parent, name) == 0)
 		place_write(c, &inode, parent, name);
+}
+
+/* It was given this name just now.  Of several names the oldest is its place. */
+static void
+place_renamed(struct core *c, const struct inode *inode, uint64_t parent, const char *name)
+{
+	if (!S_ISDIR(inode->mode) && inode->nlink > 1)
+		place_update(c, inode->ino);
+	else if (has_place(inode))
+		place_write(c, inode, parent, name);
 }
 
 /* The processor wants to know: a name or what derivatives show of their original. */
@@ -352,11 +366,11 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		node_lock(c, n);
 		atomic_store(&n->change, index_changes(c->ix));
 		/* Under its lock: a flush that read the old place has written it by now. */
-		place_update(c, done.moved.ino);
+		place_renamed(c, &done.moved, newparent, newname);
 		node_unlock(c, n);
 		node_put(c, n);
 	} else {
-		place_update(c, done.moved.ino);
+		place_renamed(c, &done.moved, newparent, newname);
 	}
 	if (done.other.ino != 0) {
 		node_unlinked(c, &done.other);
