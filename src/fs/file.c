@@ -152,6 +152,7 @@ op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file
 		reply(req, -EIO);
 		return;
 	}
+	loop_step_aside(req_fs(req));
 	buf.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	buf.buf[0].fd = h->fd;
 	buf.buf[0].pos = off;
@@ -171,6 +172,7 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 		reply(req, -EIO);
 		return;
 	}
+	loop_step_aside(req_fs(req));
 	r = core_grow(req_core(req), h, (uint64_t)off + size);
 	if (r < 0) {
 		reply(req, r);
@@ -240,6 +242,7 @@ op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 	int r = fd;
 
 	(void)ino;
+	loop_step_aside(req_fs(req));
 	if (r >= 0 && (mode & FALLOC_FL_KEEP_SIZE) == 0)
 		r = core_grow(req_core(req), h, (uint64_t)off + (uint64_t)len);
 	if (r >= 0) {
@@ -297,6 +300,7 @@ op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in,
 		reply(req, in < 0 ? in : out);
 		return;
 	}
+	loop_step_aside(req_fs(req));
 	len = copy_length(in, off_in, len);
 	r = core_grow(req_core(req), fi_handle(fi_out), (uint64_t)off_out + len);
 	if (r < 0) {

@@ -15,7 +15,6 @@ struct fs_options {
 	const char *mount_options;	/* further ones for mount(2), comma-separated; NULL: none */
 	bool allow_other;
 	enum fs_passthrough passthrough;
-	unsigned threads;		/* request loops; 0: 4 */
 };
 
 /* Mount.  When it returns 0 requests are being served. */

@@ -74,7 +74,7 @@ static ssize_t
 io_read(int fd, void *buf, size_t len, void *userdata)
 {
 	struct fs *fs = userdata;
-	ssize_t n = read(fd, buf, len);
+	ssize_t n = loop_read(fs, fd, buf, len);
 	const struct fuse_in_header *in = buf;
 
 	if (n >= (ssize_t)sizeof(*in)) {

@@ -23,16 +23,33 @@ struct note {
 	char *name;
 };
 
+enum { LOOP_THREADS = 8 };
+
+/* The threads that serve requests (loop.c). */
+struct loops {
+	_Atomic uint64_t turn;		/* odd: the reader serves a request */
+	_Atomic bool alarmed;		/* the watch will look */
+	_Atomic bool watch_ends;
+	int alarm;			/* timerfd; 0: not started */
+	int64_t look_ns;
+	pthread_t watch, threads[LOOP_THREADS];
+	bool watch_runs;
+	unsigned n;
+	struct lock lock;		/* RANK_QUEUE: what follows */
+	pthread_cond_t changed;
+	bool vacant;			/* somebody is to read */
+	bool ended;			/* there is nothing to read any more */
+};
+
 struct fs {
 	struct core *core;
 	struct fuse_session *se;
 	char *mountpoint;
 	enum fs_passthrough want_passthrough;
 	_Atomic bool passthrough;	/* negotiated, and works */
-	uint64_t init_unique;		/* of the INIT request; first loop thread */
+	uint64_t init_unique;		/* of the INIT request; loop threads, one after the other */
 	bool direct_mmap;		/* what is opened with direct_io can be mapped; set by INIT */
-	unsigned n_threads;
-	pthread_t *threads;
+	struct loops loops;
 	pthread_t notifier;
 	bool notifier_runs;
 	struct jobq *slow, *remote;	/* requests that wait for the disk, and for a store */
@@ -77,6 +94,15 @@ reply(fuse_req_t req, int r)
 {
 	(void)fuse_reply_err(req, r < 0 ? -r : 0);
 }
+
+/* loop.c */
+int loops_start(struct fs *fs);
+void loops_wait(struct fs *fs);
+void loops_free(struct fs *fs);
+/* The request that this thread serves will take long: another reads meanwhile. */
+void loop_step_aside(struct fs *fs);
+/* The next request; as read(2). */
+ssize_t loop_read(struct fs *fs, int fd, void *buf, size_t len);
 
 /* slow.c */
 

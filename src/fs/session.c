@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * The session: mount, request loops, the notifier.
- *
- * Loop threads read a request, call core and answer; what may block for long goes to
- * the slow pool.  The notifier is a thread of its own because a notification can wait
- * for a request that a loop thread is still to answer.
+ * The session: mount, and the notifier, which is a thread of its own because a notification can
+ * wait for a request that a loop thread is still to answer.
  */
 #include "fs/private.h"
 
@@ -17,31 +14,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-enum { LOOP_THREADS = 2, SLOW_THREADS = 8, SLOW_BOUND = 256 };
-
-static void *
-loop_run(void *arg)
-{
-	struct fs *fs = arg;
-	struct fuse_buf buf = { .mem = NULL };
-
-	while (!fuse_session_exited(fs->se)) {
-		int n = fuse_session_receive_buf(fs->se, &buf);
-
-		if (n == -EINTR || n == -EAGAIN)
-			continue;
-		if (n <= 0) {
-			if (n < 0 && n != -ENODEV)
-				(void)log_errno(n, "reading from /dev/fuse");
-			fuse_session_exit(fs->se);
-			break;
-		}
-		fuse_session_process_buf(fs->se, &buf);
-		lock_assert_none();
-	}
-	free(buf.mem);
-	return NULL;
-}
+enum { SLOW_THREADS = 8, SLOW_BOUND = 256 };
 
 /* ---- telling the kernel ---- */
 
@@ -161,7 +134,6 @@ session_new(struct fs *fs, const struct fs_options *opt, struct error *err)
 static int
 start_threads(struct fs *fs)
 {
-	unsigned i;
 	int r = jobq_new("tbfs-slow", SLOW_THREADS, SLOW_BOUND, &fs->slow);
 
 	if (r == 0)
@@ -169,14 +141,7 @@ start_threads(struct fs *fs)
 	if (r == 0)
 		r = -pthread_create(&fs->notifier, NULL, notifier_run, fs);
 	fs->notifier_runs = r == 0;
-	for (i = 0; r == 0 && i < fs->n_threads; i++) {
-		r = -pthread_create(&fs->threads[i], NULL, loop_run, fs);
-		if (r == 0)
-			(void)pthread_setname_np(fs->threads[i], "tbfs-fuse");
-		else
-			fs->n_threads = i;
-	}
-	return r;
+	return r < 0 ? r : loops_start(fs);
 }
 
 /* fusermount3 lets a user do it only then. */
@@ -213,8 +178,6 @@ fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs, st
 	}
 	fs->core = core;
 	fs->want_passthrough = opt->passthrough;
-	fs->n_threads = opt->threads > 0 ? opt->threads : LOOP_THREADS;
-	fs->threads = calloc(fs->n_threads, sizeof(*fs->threads));
 	fs->mountpoint = strdup(opt->mountpoint);
 	lock_init(&fs->note_lock, RANK_QUEUE);
 	lock_cond_init(&fs->noted);
@@ -242,11 +205,7 @@ fs_mount(struct core *core, const struct fs_options *opt, struct fs **ret_fs, st
 void
 fs_wait(struct fs *fs)
 {
-	unsigned i;
-
-	for (i = 0; i < fs->n_threads; i++)
-		(void)pthread_join(fs->threads[i], NULL);
-	fs->n_threads = 0;
+	loops_wait(fs);
 }
 
 int
@@ -273,6 +232,7 @@ fs_free(struct fs *fs)
 {
 	if (fs == NULL)
 		return;
+	loops_free(fs);
 	jobq_free(fs->slow);
 	jobq_free(fs->remote);
 	lock_take(&fs->note_lock);
@@ -292,7 +252,6 @@ fs_free(struct fs *fs)
 	}
 	lock_release(&fs->note_lock);
 	(void)pthread_cond_destroy(&fs->noted);
-	free(fs->threads);
 	free(fs->mountpoint);
 	free(fs);
 }
