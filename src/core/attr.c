@@ -77,19 +77,32 @@ is_still(struct core *c, uint64_t ino)
 	return still;
 }
 
+/* Asked before it is looked at: who opens it for writing afterwards tells the kernel. */
+static void
+fill_still(struct core *c, const struct inode *inode, struct attr *ret_attr)
+{
+	bool still = inode->state == OBJECT_OPEN && is_still(c, inode->ino);
+
+	core_fill_attr(c, inode, ret_attr);
+	ret_attr->moving = ret_attr->moving && !still;
+}
+
 int
 core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr)
 {
 	struct inode inode;
 	int r = index_get(c->ix, ino, &inode);
-	bool still;
 
-	if (r < 0)
-		return r;
-	still = inode.state == OBJECT_OPEN && is_still(c, ino);
-	core_fill_attr(c, &inode, ret_attr);
-	ret_attr->moving = ret_attr->moving && !still;
-	return 0;
+	if (r == 0)
+		fill_still(c, &inode, ret_attr);
+	return r;
+}
+
+void
+core_entry(struct core *c, const struct inode *inode, struct attr *ret_attr)
+{
+	core_remember(c, inode->ino);
+	fill_still(c, inode, ret_attr);
 }
 
 int
@@ -98,11 +111,9 @@ core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_
 	struct inode inode;
 	int r = index_lookup(c->ix, parent, name, &inode);
 
-	if (r < 0)
-		return r;
-	core_remember(c, inode.ino);
-	core_fill_attr(c, &inode, ret_attr);
-	return 0;
+	if (r == 0)
+		core_entry(c, &inode, ret_attr);
+	return r;
 }
 
 /* ---- truncate by path ---- */

@@ -102,8 +102,6 @@ struct attr {
 };
 
 int core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr);
-/* Complete a row from a listing; may be called while the index calls. */
-void core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr);
 /* Not to be listed (derived=hidden). */
 bool core_is_hidden(const struct core *c, const struct inode *inode);
 
@@ -126,7 +124,7 @@ int core_removexattr(struct core *c, uint64_t ino, const char *name);
 /* Each of these that gives an attr counts one lookup: the kernel knows the inode until it
  * says forget. */
 int core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_attr);
-void core_remember(struct core *c, uint64_t ino);	/* one lookup (readdirplus) */
+void core_entry(struct core *c, const struct inode *inode, struct attr *ret_attr);	/* of a listing */
 void core_forget(struct core *c, uint64_t ino, uint64_t n);
 
 int core_mknod(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t rdev,

@@ -71,6 +71,10 @@ void node_lock(struct core *c, struct node *n);
 void node_unlock(struct core *c, struct node *n);
 void node_unlinked(struct core *c, const struct inode *inode);
 /* Its row or names were changed: the next fsync covers that. */
+/* The kernel is told of it: one lookup. */
+void core_remember(struct core *c, uint64_t ino);
+/* The row as a client sees it; `moving` wherever it may be. */
+void core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr);
 void node_touched(struct core *c, uint64_t ino);
 /* What went at this moment together with a directory (derived files): nobody else tells. */
 void reap_with_dir(struct core *c, int64_t ctime);

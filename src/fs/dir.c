@@ -12,15 +12,24 @@
 
 enum { OFFSET_DOT = 1, OFFSET_DOTDOT = 2 };
 
-/* Entries are collected first and remembered after: the index is locked while it calls us. */
+/* Entries are collected first, as many as there is room for, and completed after: the index is
+ * locked while it calls us, and to look at staged files may take the disk's time. */
+struct entry {
+	uint64_t cookie;
+	size_t name;			/* in names */
+	struct inode inode;
+};
+
 struct listing {
 	fuse_req_t req;
 	fuse_ino_t dir;
-	char *buf;
-	size_t size, used;
 	bool plus;
-	uint64_t *seen;			/* inodes to remember */
-	size_t n_seen, room_seen;
+	char *buf;
+	size_t size, used;		/* of buf; used: what the entries take, too */
+	struct entry *entries;
+	size_t n, room;
+	char *names;			/* each ends with NUL */
+	size_t names_len, names_room;
 };
 
 void
@@ -32,12 +41,18 @@ op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	(void)fuse_reply_open(req, fi);
 }
 
-/* True when it fitted. */
-static bool
-listing_add(struct listing *l, const char *name, const struct attr *attr, off_t next)
+static size_t
+entry_size(const struct listing *l, const char *name)
 {
-	char *at = l->buf + l->used;
-	size_t room = l->size - l->used, need;
+	return l->plus ? fuse_add_direntry_plus(l->req, NULL, 0, name, NULL, 0) :
+	    fuse_add_direntry(l->req, NULL, 0, name, NULL, 0);
+}
+
+static void
+put_entry(struct listing *l, size_t at, const char *name, const struct attr *attr, off_t next)
+{
+	char *to = l->buf + at;
+	size_t room = l->size - at;
 
 	if (l->plus) {
 		struct fuse_entry_param e;
@@ -46,51 +61,80 @@ listing_add(struct listing *l, const char *name, const struct attr *attr, off_t 
 		/* A zero inode: an entry without a lookup ("." and ".."). */
 		if (next <= OFFSET_DOTDOT)
 			e.ino = 0;
-		need = fuse_add_direntry_plus(l->req, at, room, name, &e, next);
+		(void)fuse_add_direntry_plus(l->req, to, room, name, &e, next);
 	} else {
 		struct stat st = { .st_ino = attr->inode.ino, .st_mode = attr->inode.mode };
 
-		need = fuse_add_direntry(l->req, at, room, name, &st, next);
+		(void)fuse_add_direntry(l->req, to, room, name, &st, next);
 	}
-	if (need > room)
+}
+
+/* Room for at least `more` elements beyond `n`. */
+static bool
+grow(void **array, size_t *room, size_t n, size_t more, size_t element)
+{
+	size_t want = *room == 0 ? 64 * more : *room * 2;
+	void *p;
+
+	if (n + more <= *room)
+		return true;
+	p = realloc(*array, want * element);
+	if (p == NULL)
 		return false;
-	l->used += need;
+	*array = p;
+	*room = want;
 	return true;
 }
 
 static bool
-listing_remember(struct listing *l, uint64_t ino)
+collect_entry(void *arg, const struct index_entry *e)
 {
-	if (l->n_seen == l->room_seen) {
-		size_t room = l->room_seen ? l->room_seen * 2 : 256;
-		uint64_t *seen = realloc(l->seen, room * sizeof(*seen));
-
-		if (seen == NULL)
-			return false;
-		l->seen = seen;
-		l->room_seen = room;
-	}
-	l->seen[l->n_seen++] = ino;
-	return true;
-}
-
-static bool
-listing_entry(void *arg, const struct index_entry *e)
-{
+	size_t len = strlen(e->name) + 1, size;
 	struct listing *l = arg;
-	struct attr attr;
 
 	if (l->dir == INDEX_ROOT && strcmp(e->name, ".tbfs") == 0)
 		return true;
 	if (core_is_hidden(req_core(l->req), &e->inode))
 		return true;
-	core_fill_attr(req_core(l->req), &e->inode, &attr);
-	if (l->plus && !listing_remember(l, e->inode.ino))
+	size = entry_size(l, e->name);
+	if (size > l->size - l->used ||
+	    !grow((void **)&l->entries, &l->room, l->n, 1, sizeof(*l->entries)) ||
+	    !grow((void **)&l->names, &l->names_room, l->names_len, len, 1))
 		return false;
-	if (listing_add(l, e->name, &attr, (off_t)e->cookie + OFFSET_DOTDOT))
-		return true;
-	l->n_seen -= l->plus ? 1 : 0;
-	return false;
+	l->entries[l->n++] = (struct entry){ e->cookie, l->names_len, e->inode };
+	memcpy(l->names + l->names_len, e->name, len);
+	l->names_len += len;
+	l->used += size;
+	return true;
+}
+
+static void
+complete_entries(struct listing *l, size_t at)
+{
+	size_t i;
+
+	for (i = 0; i < l->n; i++) {
+		const struct entry *e = &l->entries[i];
+		const char *name = l->names + e->name;
+		struct attr attr = { .inode = e->inode };
+
+		if (l->plus)
+			core_entry(req_core(l->req), &e->inode, &attr);
+		put_entry(l, at, name, &attr, (off_t)e->cookie + OFFSET_DOTDOT);
+		at += entry_size(l, name);
+	}
+}
+
+static bool
+add_dot(struct listing *l, const char *name, const struct attr *attr, off_t next)
+{
+	size_t size = entry_size(l, name);
+
+	if (size > l->size - l->used)
+		return false;
+	put_entry(l, l->used, name, attr, next);
+	l->used += size;
+	return true;
 }
 
 static int
@@ -102,14 +146,14 @@ listing_dots(struct listing *l, off_t *off)
 
 	if (*off < OFFSET_DOT) {
 		r = core_getattr(req_core(l->req), l->dir, &attr);
-		if (r < 0 || !listing_add(l, ".", &attr, OFFSET_DOT))
+		if (r < 0 || !add_dot(l, ".", &attr, OFFSET_DOT))
 			return r;
 		*off = OFFSET_DOT;
 	}
 	if (*off < OFFSET_DOTDOT) {
 		r = index_parent(core_index(req_core(l->req)), l->dir, &parent);
 		attr = (struct attr){ .inode = { .ino = r == 0 ? parent : l->dir, .mode = S_IFDIR } };
-		if (listing_add(l, "..", &attr, OFFSET_DOTDOT))
+		if (add_dot(l, "..", &attr, OFFSET_DOTDOT))
 			*off = OFFSET_DOTDOT;
 	}
 	return 0;
@@ -119,21 +163,23 @@ static void
 list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 {
 	struct listing l = { .req = req, .dir = ino, .size = size, .plus = plus };
-	size_t i;
+	size_t dots;
 	int r;
 
 	l.buf = malloc(size);
 	r = l.buf == NULL ? -ENOMEM : listing_dots(&l, &off);
+	dots = l.used;
 	if (r == 0 && off >= OFFSET_DOTDOT)
 		r = index_readdir(core_index(req_core(req)), ino, (uint64_t)off - OFFSET_DOTDOT,
-		    listing_entry, &l);
-	for (i = 0; i < l.n_seen; i++)
-		core_remember(req_core(req), l.seen[i]);
+		    collect_entry, &l);
+	if (r == 0)
+		complete_entries(&l, dots);
 	if (r < 0)
 		reply(req, r);
 	else
 		(void)fuse_reply_buf(req, l.buf, l.used);
-	free(l.seen);
+	free(l.entries);
+	free(l.names);
 	free(l.buf);
 }
 
