@@ -8,9 +8,11 @@
  *   1. What is gathered is contiguous, and is on its way before the write of a frame that ends
  *      a transaction returns (file format, 4.1: its header says so): only then does SQLite
  *      let other connections see the commit.
- *   2. Whatever else the log is asked for (reads, size, truncation, sync) comes after it.
- *   3. A write that fails is the commit's failure: what was gathered is dropped, as it would
- *      be of no use without the rest.
+ *   2. Only what is written for the first time is gathered.  After a transaction that didn't fit
+ *      into memory SQLite mends checksums, header by header, and a commit may end with those.
+ *   3. Whatever else the log is asked for (reads, size, truncation, sync) comes after it.
+ *   4. A write that fails undoes the transaction: what was gathered is dropped, as it would be of
+ *      no use without the rest.
  */
 #include "index/db.h"
 
@@ -25,6 +27,7 @@ enum { GATHER_BYTES = 32 * LOG_FRAME_BYTES };
 struct log_file {
 	sqlite3_file file;		/* what SQLite sees; first */
 	bool ends;			/* the page that comes ends a transaction */
+	sqlite3_int64 end;		/* of what was ever written, since the log began anew */
 	sqlite3_int64 at;		/* where what is gathered belongs */
 	int len;
 	unsigned char *gathered;	/* GATHER_BYTES */
@@ -55,21 +58,23 @@ static int
 log_write(sqlite3_file *f, const void *buf, int n, sqlite3_int64 at)
 {
 	struct log_file *l = (struct log_file *)f;
-	bool ends = l->ends;
+	bool ends = l->ends, again = at < l->end;
 	int rc = SQLITE_OK;
 
-	if (at != l->at + l->len || n > GATHER_BYTES - l->len)
+	/* The size of the database after a commit; 0 in other frames. */
+	l->ends = n == LOG_HEADER_BYTES && get_be32((const unsigned char *)buf + 4) != 0;
+	if (at == 0 || at + n > l->end)
+		l->end = at + n;
+	if (again || at != l->at + l->len || n > GATHER_BYTES - l->len)
 		rc = settle(f);
 	if (rc != SQLITE_OK)
 		return rc;
-	if (n > GATHER_BYTES)
+	if (again || n > GATHER_BYTES)
 		return below(f)->pMethods->xWrite(below(f), buf, n, at);
 	if (l->len == 0)
 		l->at = at;
 	memcpy(l->gathered + l->len, buf, (size_t)n);
 	l->len += n;
-	/* The size of the database after a commit; 0 in other frames. */
-	l->ends = n == LOG_HEADER_BYTES && get_be32((const unsigned char *)buf + 4) != 0;
 	return ends ? settle(f) : SQLITE_OK;
 }
 
@@ -85,9 +90,9 @@ log_close(sqlite3_file *f)
 static int
 log_read(sqlite3_file *f, void *buf, int n, sqlite3_int64 at)
 {
-	int rc = settle(f);
-
-	return rc != SQLITE_OK ? rc : below(f)->pMethods->xRead(below(f), buf, n, at);
+	/* No other answer to a read has SQLite undo all of the transaction. */
+	return settle(f) != SQLITE_OK ? SQLITE_IOERR_WRITE :
+	    below(f)->pMethods->xRead(below(f), buf, n, at);
 }
 
 static int

@@ -222,7 +222,10 @@ schema_setup(struct index *ix, struct error *err)
 	r = tables > 0 ? 0 : run_script(ix, h, page, err);
 	if (r == 0)
 		r = run_script(ix, h, "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"
-		    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;", err);
+		    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;"
+		    /* What is written before its transaction ends is written again then, and in 3.40 with
+		     * wrong checksums when a savepoint was undone in between: nothing is. */
+		    "PRAGMA cache_spill=OFF;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);
 	else if (r == 0 && version < SCHEMA_VERSION)
