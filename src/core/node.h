@@ -6,7 +6,7 @@
 #include "base/lock.h"
 #include "core/core.h"
 
-enum { NODE_STRIPES = 64, REAP_AT_ONCE = 64 };
+enum { NODE_STRIPES = 64 };
 
 /*
  * An inode that the kernel knows, that is open, or that is being worked on.  It
@@ -57,6 +57,8 @@ struct core {
 	struct node **slots;		/* table_lock */
 	size_t slot_count, node_count;	/* table_lock */
 	struct doomed doomed;		/* table_lock */
+	bool reaping;			/* table_lock: somebody is at it */
+	pthread_cond_t reaped;
 	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
 	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */
 };
@@ -69,7 +71,10 @@ struct node *node_find(struct core *c, uint64_t ino);
 void node_put(struct core *c, struct node *n);
 void node_lock(struct core *c, struct node *n);
 void node_unlock(struct core *c, struct node *n);
+/* A name of the inode went.  When it was the last, it is reaped once nobody holds it. */
 void node_unlinked(struct core *c, const struct inode *inode);
+/* Its node goes, and it has no name: to be reaped.  table_lock is held. */
+void node_doom(struct core *c, uint64_t ino);
 /* Its row or names were changed: the next fsync covers that. */
 /* The kernel is told of it: one lookup. */
 void core_remember(struct core *c, uint64_t ino);

@@ -3,9 +3,8 @@
  * The inodes that somebody holds: the kernel (lookups), an open file, a worker.
  *
  *   1. A node exists while one of its counts is above zero.
- *   2. An inode whose last name went is reaped once its node has gone: no open file and no
- *      kernel reference can meet a row that was deleted.  That is done in flocks (core_reap()), by
- *      those who collect and wait: a request that lets go of an inode costs no commit.
+ *   2. An inode whose last name went is doomed when its node goes (reap.c): no open file and no
+ *      kernel reference can meet a row that was deleted.
  *   3. Locks: the table's for the hash and the counts, one of 64 stripes for a node's
  *      open state.  The table's lock is taken first, and never held while a stripe's is
  *      waited for: pin, drop the table, lock the stripe.
@@ -84,25 +83,6 @@ table_get(struct core *c, uint64_t ino)
 	return n;
 }
 
-/* Its row and what hangs on it are to go.  Without memory the sweep of those without a name finds
- * it (core_collect()). */
-static void
-table_doom(struct core *c, uint64_t ino)
-{
-	struct doomed *d = &c->doomed;
-
-	if (d->n == d->room) {
-		size_t room = d->room == 0 ? 256 : d->room * 2;
-		uint64_t *inos = realloc(d->inos, room * sizeof(*inos));
-
-		if (inos == NULL)
-			return;
-		d->inos = inos;
-		d->room = room;
-	}
-	d->inos[d->n++] = ino;
-}
-
 /* Drop the node when nobody holds it. */
 static void
 table_let_go(struct core *c, struct node *n)
@@ -116,7 +96,7 @@ table_let_go(struct core *c, struct node *n)
 	*p = n->next;
 	c->node_count--;
 	if (n->unlinked)
-		table_doom(c, n->ino);
+		node_doom(c, n->ino);
 	free(n);
 }
 
@@ -125,32 +105,6 @@ work_queued(struct core *c, int64_t due)
 {
 	if (c->events.work_queued != NULL)
 		c->events.work_queued(c->events.arg, due);
-}
-
-void
-core_reap(struct core *c)
-{
-	bool derived[REAP_AT_ONCE];
-	struct doomed d;
-	size_t i, k, n;
-	int r = 0;
-
-	lock_take(&c->table_lock);
-	d = c->doomed;
-	c->doomed = (struct doomed){ .inos = NULL };
-	lock_drop(&c->table_lock);
-	for (i = 0; i < d.n && r == 0; i += n) {
-		n = d.n - i < REAP_AT_ONCE ? d.n - i : REAP_AT_ONCE;
-		r = index_reap_many(c->ix, d.inos + i, n, derived);
-		for (k = 0; r == 0 && c->events.changed != NULL && k < n; k++)
-			if (derived[k])
-				c->events.changed(c->events.arg, d.inos[i + k]);
-	}
-	if (r < 0)
-		(void)log_errno(r, "removed files can't be reaped now");
-	if (d.n > 0)
-		work_queued(c, 0);
-	free(d.inos);
 }
 
 struct node *
@@ -214,29 +168,6 @@ core_forget(struct core *c, uint64_t ino, uint64_t count)
 	lock_drop(&c->table_lock);
 }
 
-/* A name of the inode went.  When it was the last, it is reaped once nobody holds it. */
-void
-node_unlinked(struct core *c, const struct inode *inode)
-{
-	struct node *n;
-
-	if (inode->nlink > 0)
-		return;
-	n = node_get(c, inode->ino);
-	if (n == NULL)
-		return;
-	/* While it is open its staged bytes stay.  Were the index lost meanwhile, they must not come
-	 * back with it. */
-	node_lock(c, n);
-	if (n->opens > 0)
-		(void)staging_place_bury(c->st, inode->ino);
-	node_unlock(c, n);
-	lock_take(&c->table_lock);
-	n->unlinked = true;
-	lock_drop(&c->table_lock);
-	node_put(c, n);
-}
-
 void
 node_touched(struct core *c, uint64_t ino)
 {
@@ -283,6 +214,7 @@ core_new(const struct core_options *opt, struct core **ret_core)
 		return -ENOMEM;
 	}
 	lock_init(&c->table_lock, RANK_TABLE);
+	lock_cond_init(&c->reaped);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_init(&c->stripes[i], RANK_OBJECT);
 		lock_cond_init(&c->linked[i]);
@@ -309,6 +241,7 @@ core_free(struct core *c)
 	free(c->slots);
 	free(c->doomed.inos);
 	lock_release(&c->table_lock);
+	(void)pthread_cond_destroy(&c->reaped);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_release(&c->stripes[i]);
 		(void)pthread_cond_destroy(&c->linked[i]);

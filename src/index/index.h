@@ -165,10 +165,11 @@ int index_path(struct index *ix, uint64_t ino, char **ret_path);
 /* The oldest name of an inode and where it stands; ret_name holds INDEX_NAME_MAX + 1. */
 int index_place(struct index *ix, uint64_t ino, uint64_t *ret_parent, char *ret_name);
 
-/* Inodes without a name whose ctime is before `before`, for the sweep that reaps what nobody
- * holds; or is exactly `ctime`: what went together with a directory. */
+/* Inodes without a name: those after `after` whose ctime is before `before`, in order, for the
+ * sweep that reaps what nobody holds; or whose ctime is `ctime`: what went with a directory. */
+int index_orphans(struct index *ix, int64_t before, uint64_t after, uint64_t *ret_inos,
+    size_t max);
 int index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max);
-int index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max);
 /* Delete the row of an inode without a name; its objects and staged bytes become work.  1 when
  * what was derived from it did so too, 0 when there is nothing. */
 int index_reap(struct index *ix, uint64_t ino);

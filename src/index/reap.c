@@ -14,38 +14,41 @@
 
 #define DERIVED_GO_NS (2 * NSEC_PER_SEC)
 
-static int
-orphans(struct index *ix, const char *sql, int64_t ctime, uint64_t *ret_inos, size_t max)
+static void
+ino_read(sqlite3_stmt *q, void *rows, size_t n)
 {
-	struct db *db = &ix->reader;
-	sqlite3_stmt *q;
-	size_t n = 0;
-	int r;
-
-	lock_take(&db->lock);
-	r = db_query(db, &q, sql, "ii", ctime, (int64_t)max);
-	while (r == 0 && n < max && (r = db_step(db, q)) == 1) {
-		ret_inos[n++] = (uint64_t)sqlite3_column_int64(q, 0);
-		r = 0;
-		if (n == max)
-			db_done(q);
-	}
-	lock_drop(&db->lock);
-	return r < 0 ? r : (int)n;
+	((uint64_t *)rows)[n] = (uint64_t)sqlite3_column_int64(q, 0);
 }
 
 int
-index_orphans(struct index *ix, int64_t before, uint64_t *ret_inos, size_t max)
+index_orphans(struct index *ix, int64_t before, uint64_t after, uint64_t *ret_inos, size_t max)
 {
-	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? LIMIT ?", before, ret_inos,
-	    max);
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ino>? AND ctime<? ORDER BY ino",
+	    "ii", (int64_t)after, before);
+	if (r == 0)
+		r = db_rows(db, q, max, ino_read, ret_inos);
+	lock_drop(&db->lock);
+	return r;
 }
 
 int
 index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max)
 {
-	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? LIMIT ?", ctime, ret_inos,
-	    max);
+	struct db *db = &ix->reader;
+	sqlite3_stmt *q;
+	int r;
+
+	lock_take(&db->lock);
+	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime=?", "i", ctime);
+	if (r == 0)
+		r = db_rows(db, q, max, ino_read, ret_inos);
+	lock_drop(&db->lock);
+	return r;
 }
 
 static int

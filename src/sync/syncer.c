@@ -141,6 +141,8 @@ scheduler_run(void *arg)
 
 		s->woken = false;
 		lock_drop(&s->lock);
+		/* First, so that the key of what was replaced is free for what is there now. */
+		core_reap(s->core);
 		until = schedule(s);
 		if (clock_mono_ns() - collected > COLLECT_EVERY_NS) {
 			core_collect(s->core, false);

@@ -786,6 +786,22 @@ def test_stored_bytes_take_their_space_once(new_mount):
     assert len(inodes) == 20
 
 
+def test_what_is_replaced_gives_up_its_key_first(new_mount):
+    """A file that is written anew by a rename goes where the former one was, not beside and then there."""
+    mount = new_mount(quiet_period="200ms", derived="off").start()
+    for n in range(20):
+        write(mount.path / f"f{n}", b"old")
+    mount.sync()
+    for n in range(20):
+        write(mount.path / f".t{n}", noise(100, n))
+        os.rename(mount.path / f".t{n}", mount.path / f"f{n}")
+    beside, until = set(), time.monotonic() + 60
+    while mount.objects() != mount.files() and time.monotonic() < until:
+        beside |= {k for k in mount.objects(everything=True) if k.startswith(b".tbfs/o/")}
+    assert mount.objects() == mount.files()
+    assert beside == set()
+
+
 def test_full_staging_disk_refuses_in_write(new_mount, disk):
     """LESSONS 5, 11: every file that was not taken reported an error; no acknowledged file is bad."""
     small = disk(64)

@@ -4,10 +4,12 @@ import errno
 import os
 import signal
 import stat
+import time
 
 import pytest
 
 import rig
+import syscalls
 from rig import noise, read, run, wait_until, write
 from test_tools import describe, make_source
 
@@ -64,6 +66,60 @@ def test_empty_files_and_folders_survive(mount):
     assert (mount.path / "hole").stat().st_size == 1 << 20
 
 
+def looks(folder):
+    """What stat tells of atime and blocks, and listings likewise."""
+    return {e.name: (e.stat().st_atime_ns, e.stat().st_blocks) for e in os.scandir(folder)}
+
+
+def test_atime_and_blocks_of_what_is_stored(new_mount):
+    """Of a file that nobody writes the row answers, and says what the disk would: what was read (relatime),
+    sparse, or longer than it looks."""
+    mount = new_mount("passthrough").start()
+    bare, folder = mount.base / "bare", mount.path / "d"
+    for place in (bare, folder):
+        place.mkdir()
+        for name in ("read", "read later", "not read", "appended"):
+            write(place / name, noise(10_000, 1))
+        write(place / "empty", b"")
+        with open(place / "sparse", "wb") as f:
+            f.write(b"x")
+            f.truncate(1 << 20)
+        fd = os.open(place / "reserved", os.O_CREAT | os.O_WRONLY)
+        os.write(fd, b"x")
+        syscalls.fallocate(fd, syscalls.FALLOC_FL_KEEP_SIZE, 0, 1 << 20)
+        os.close(fd)
+    mount.sync()
+    os.sync()
+    before = looks(folder)
+    for name, (_, blocks) in looks(bare).items():
+        # One that shares its inode with its object has a block of attributes, too.
+        assert before[name][1] - blocks in ((0, 8) if name in ("sparse", "reserved") else (0,)), name
+    time.sleep(0.02)
+    for place in (bare, folder):
+        read(place / "read")
+        fd = os.open(place / "read later", os.O_RDONLY)
+        os.read(fd, 10)
+        assert os.stat(place / "read later").st_atime_ns > before["read later"][0]
+        os.close(fd)
+        with open(place / "appended", "ab") as f:
+            f.write(noise(10_000))
+    for again in (False, True):
+        if again:
+            mount.stop()
+            mount.start()
+        after = looks(folder)
+        moved = {n for n in after if after[n][0] > before[n][0]}
+        assert moved == {"read", "read later"}
+        assert after["appended"][1] - os.stat(bare / "appended").st_blocks in (0, 8)
+        assert {n: after[n][1] for n in after if n != "appended"} == {
+            n: before[n][1] for n in before if n != "appended"}
+    # What was read once isn't moved by a second look, and a user may set what he likes.
+    read(folder / "read")
+    assert looks(folder)["read"] == after["read"]
+    os.utime(folder / "read", ns=(1_000, 2_000))
+    assert looks(folder)["read"][0] == 1_000
+
+
 def test_unlinked_open_files_are_gone_after_a_kill(mount):
     fds = []
     for n in range(10):
@@ -80,6 +136,19 @@ def test_unlinked_open_files_are_gone_after_a_kill(mount):
     assert os.listdir(mount.path) == []
     # Their bytes were given back.
     wait_until(lambda: not [f for f in (mount.state_dir / "data").rglob("*") if f.is_file() and f.stat().st_size])
+
+
+def test_what_was_removed_before_a_kill_is_removed(new_mount):
+    """More than is swept at once, and nobody had reaped it."""
+    mount = new_mount().start()
+    for n in range(600):
+        write(mount.path / f"f{n}", b"x")
+    mount.sync()
+    for n in range(600):
+        os.unlink(mount.path / f"f{n}")
+    mount.crash()
+    mount.sync()
+    assert mount.objects() == {}
 
 
 def test_a_dead_mountpoint_is_mounted_over(mount):

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/*
+ * The end of inodes that nobody needs any more.
+ *
+ *   1. When the node of an inode without a name goes, the inode is doomed.  It is reaped in flocks
+ *      (core_reap()), by those who schedule and who wait: a request that lets go of an
+ *      inode costs no commit.
+ *   2. What is without a name and not doomed (the daemon died, memory was short) the sweep finds.
+ *   3. Staged bytes go when their rows are durably gone.
+ */
+#include "core/node.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <stdlib.h>
+
+enum { REAP_AT_ONCE = 64, SWEEP_AT_ONCE = 256 };
+
+/* An inode may be without a name for the moment between being made and being linked. */
+#define ORPHAN_AGE_NS (60 * NSEC_PER_SEC)
+
+void
+node_doom(struct core *c, uint64_t ino)
+{
+	struct doomed *d = &c->doomed;
+
+	if (d->n == d->room) {
+		size_t room = d->room == 0 ? 256 : d->room * 2;
+		uint64_t *inos = realloc(d->inos, room * sizeof(*inos));
+
+		if (inos == NULL)
+			return;
+		d->inos = inos;
+		d->room = room;
+	}
+	d->inos[d->n++] = ino;
+}
+
+static int
+reap_flock(struct core *c, const uint64_t *inos, size_t n)
+{
+	bool derived[REAP_AT_ONCE];
+	size_t i;
+	int r = index_reap_many(c->ix, inos, n, derived);
+
+	for (i = 0; r == 0 && c->events.changed != NULL && i < n; i++)
+		if (derived[i])
+			c->events.changed(c->events.arg, inos[i]);
+	return r;
+}
+
+void
+core_reap(struct core *c)
+{
+	struct doomed d;
+	size_t at, n;
+	int r = 0;
+
+	/* One at a time: when this returns, what was doomed before is reaped. */
+	lock_take(&c->table_lock);
+	while (c->reaping)
+		(void)lock_wait(&c->table_lock, &c->reaped, 0);
+	d = c->doomed;
+	c->doomed = (struct doomed){ .inos = NULL };
+	c->reaping = d.n > 0;
+	lock_drop(&c->table_lock);
+	if (d.n == 0)
+		return;
+	for (at = 0; at < d.n && r == 0; at += n) {
+		n = d.n - at < REAP_AT_ONCE ? d.n - at : REAP_AT_ONCE;
+		r = reap_flock(c, d.inos + at, n);
+	}
+	if (r < 0)
+		(void)log_errno(r, "removed files can't be reaped now");
+	free(d.inos);
+	lock_take(&c->table_lock);
+	c->reaping = false;
+	(void)pthread_cond_broadcast(&c->reaped);
+	lock_drop(&c->table_lock);
+	work_queued(c, 0);
+}
+
+/* While it is open its staged bytes stay: were the index lost meanwhile, they must not come back
+ * with it.  It may have been linked again since somebody saw it without a name. */
+static void
+bury_open(struct core *c, struct node *n)
+{
+	struct inode row;
+
+	node_lock(c, n);
+	if (n->opens > 0 && index_get(c->ix, n->ino, &row) == 0 && row.nlink == 0)
+		(void)staging_place_bury(c->st, n->ino);
+	node_unlock(c, n);
+}
+
+static void
+without_name(struct core *c, uint64_t ino)
+{
+	struct node *n = node_get(c, ino);
+	bool known;
+
+	if (n == NULL)
+		return;
+	lock_take(&c->table_lock);
+	known = n->unlinked;
+	n->unlinked = true;
+	lock_drop(&c->table_lock);
+	if (!known)
+		bury_open(c, n);
+	node_put(c, n);
+}
+
+void
+node_unlinked(struct core *c, const struct inode *inode)
+{
+	if (inode->nlink == 0)
+		without_name(c, inode->ino);
+}
+
+void
+reap_with_dir(struct core *c, int64_t ctime)
+{
+	uint64_t inos[1024];
+	int n = index_orphans_at(c->ix, ctime, inos, 1024), i;
+
+	for (i = 0; i < n; i++)
+		without_name(c, inos[i]);
+}
+
+static void
+sweep(struct core *c, int64_t before)
+{
+	uint64_t inos[SWEEP_AT_ONCE], after = 0;
+	int n, i;
+
+	do {
+		n = index_orphans(c->ix, before, after, inos, SWEEP_AT_ONCE);
+		for (i = 0; i < n; i++)
+			without_name(c, after = inos[i]);
+	} while (n == SWEEP_AT_ONCE);
+}
+
+/* Sync each folder that one of these was in, once. */
+static int
+sync_folders(struct core *c, const struct work *work, int n)
+{
+	bool done[256] = { false };
+	int i, r = 0;
+
+	for (i = 0; i < n && r == 0; i++) {
+		if (!done[work[i].id & 0xff])
+			r = staging_sync_name(c->st, work[i].id);
+		done[work[i].id & 0xff] = true;
+	}
+	return r;
+}
+
+void
+core_collect(struct core *c, bool at_start)
+{
+	struct work work[512];
+	int n, i;
+
+	sweep(c, at_start ? INT64_MAX : clock_wall_ns() - ORPHAN_AGE_NS);
+	core_reap(c);
+	while ((n = index_work_due(c->ix, WORK_FREE, INT64_MAX, work, 512)) > 0) {
+		/* The commits that took the rows away must be on the disk before the bytes go. */
+		if (index_sync(c->ix) < 0)
+			return;
+		for (i = 0; i < n; i++) {
+			int r = staging_remove(c->st, work[i].id);
+
+			if (r < 0)
+				(void)log_errno(r, "staged file %ju can't be removed",
+				    (uintmax_t)work[i].id);
+		}
+		/* And they must be gone on the disk before the row that says so goes: a staged file
+		 * without any row is taken for a lost one. */
+		if (sync_folders(c, work, n) < 0 || index_work_done_many(c->ix, work, (size_t)n) < 0)
+			return;
+	}
+}
