@@ -105,9 +105,11 @@ watch_run(void *arg)
 
 /* ---- reading ---- */
 
+/* From a descriptor of our own: the session's is closed under us when a user unmounts. */
 ssize_t
-loop_read(struct fs *fs, int fd, void *buf, size_t len)
+loop_read(struct fs *fs, void *buf, size_t len)
 {
+	int fd = fs->loops.fd;
 	int64_t until = clock_mono_ns() + fs->loops.look_ns;
 	ssize_t n;
 
@@ -172,7 +174,7 @@ int
 loops_start(struct fs *fs)
 {
 	struct loops *l = &fs->loops;
-	int fd = fuse_session_fd(fs->se), r;
+	int r;
 
 	lock_init(&l->lock, RANK_QUEUE);
 	lock_cond_init(&l->changed);
@@ -180,7 +182,8 @@ loops_start(struct fs *fs)
 	/* Where there is but one CPU, the client has no other to ask from. */
 	l->look_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? LOOK_NS : 0;
 	l->alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	if (l->alarm < 0 || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0)
+	l->fd = fcntl(fuse_session_fd(fs->se), F_DUPFD_CLOEXEC, 0);
+	if (l->alarm < 0 || l->fd < 0 || fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK) < 0)
 		return -errno;
 	r = -pthread_create(&l->watch, NULL, watch_run, l);
 	l->watch_runs = r == 0;
@@ -206,6 +209,7 @@ loops_free(struct fs *fs)
 {
 	struct loops *l = &fs->loops;
 
+	loops_wait(fs);
 	if (l->watch_runs) {
 		atomic_store(&l->watch_ends, true);
 		set_alarm(l);
@@ -214,6 +218,7 @@ loops_free(struct fs *fs)
 	if (l->alarm == 0)
 		return;
 	(void)close(l->alarm);
+	(void)close(l->fd);
 	lock_release(&l->lock);
 	(void)pthread_cond_destroy(&l->changed);
 }

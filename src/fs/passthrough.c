@@ -74,9 +74,10 @@ static ssize_t
 io_read(int fd, void *buf, size_t len, void *userdata)
 {
 	struct fs *fs = userdata;
-	ssize_t n = loop_read(fs, fd, buf, len);
+	ssize_t n = loop_read(fs, buf, len);
 	const struct fuse_in_header *in = buf;
 
+	(void)fd;
 	if (n >= (ssize_t)sizeof(*in)) {
 		atomic_fetch_add_explicit(&fs->requests, 1, memory_order_relaxed);
 		if (in->opcode == FUSE_INIT)

@@ -31,6 +31,7 @@ struct loops {
 	_Atomic bool alarmed;		/* the watch will look */
 	_Atomic bool watch_ends;
 	int alarm;			/* timerfd; 0: not started */
+	int fd;				/* of /dev/fuse */
 	int64_t look_ns;
 	pthread_t watch, threads[LOOP_THREADS];
 	bool watch_runs;
@@ -98,11 +99,12 @@ reply(fuse_req_t req, int r)
 /* loop.c */
 int loops_start(struct fs *fs);
 void loops_wait(struct fs *fs);
+/* Also those of a start that failed, once the mount is gone. */
 void loops_free(struct fs *fs);
 /* The request that this thread serves will take long: another reads meanwhile. */
 void loop_step_aside(struct fs *fs);
 /* The next request; as read(2). */
-ssize_t loop_read(struct fs *fs, int fd, void *buf, size_t len);
+ssize_t loop_read(struct fs *fs, void *buf, size_t len);
 
 /* slow.c */
 
