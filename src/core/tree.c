@@ -51,10 +51,12 @@ place_update(struct core *c, uint64_t ino)
 static void
 place_renamed(struct core *c, const struct inode *inode, uint64_t parent, const char *name)
 {
+	struct inode now;
+
 	if (!S_ISDIR(inode->mode) && inode->nlink > 1)
 		place_update(c, inode->ino);
-	else if (has_place(inode))
-		place_write(c, inode, parent, name);
+	else if (index_get(c->ix, inode->ino, &now) == 0 && has_place(&now))
+		place_write(c, &now, parent, name);
 }
 
 /* The processor wants to know: a name or what derivatives show of their original. */
