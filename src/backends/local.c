@@ -128,6 +128,8 @@ open_object(struct local *l, const char *key, struct stat *ret_st)
 		(void)close(fd);
 		return -ENOENT;
 	}
+	/* It may be the staged file as well, whose atime is the user's. */
+	(void)fcntl(fd, F_SETFL, O_NOATIME);
 	return fd;
 }
 

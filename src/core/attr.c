@@ -12,6 +12,13 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+/* Of 512 bytes, on a disk with blocks of 4 KiB. */
+static uint64_t
+blocks_for(uint64_t size)
+{
+	return (size + 4095) / 4096 * 8;
+}
+
 void
 stat_to_staged(const struct stat *st, struct staged_stat *ret_staged)
 {
@@ -20,12 +27,30 @@ stat_to_staged(const struct stat *st, struct staged_stat *ret_staged)
 		.atime = timespec_to_ns(st->st_atim),
 		.mtime = timespec_to_ns(st->st_mtim),
 		.ctime = timespec_to_ns(st->st_ctim),
+		.dense = (uint64_t)st->st_blocks == blocks_for((uint64_t)st->st_size),
 	};
+}
+
+/* While nobody reads it the atime of a dense file is its row's. */
+static bool
+is_open(struct core *c, uint64_t ino)
+{
+	struct node *n = node_find(c, ino);
+	bool open;
+
+	if (n == NULL)
+		return false;
+	node_lock(c, n);
+	open = n->opens > 0;
+	node_unlock(c, n);
+	node_put(c, n);
+	return open;
 }
 
 void
 core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr)
 {
+	bool dense = (inode->flags & INODE_DENSE) != 0 && inode->state != OBJECT_OPEN;
 	struct stat st;
 
 	*ret_attr = (struct attr){ .inode = *inode };
@@ -33,10 +58,12 @@ core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr)
 		ret_attr->blocks = S_ISDIR(inode->mode) ? 8 : 0;
 		return;
 	}
-	ret_attr->blocks = (inode->size + 511) / 512;
-	if (inode->state == OBJECT_REMOTE || staging_stat(c->st, inode->ino, &st) < 0)
+	ret_attr->blocks = blocks_for(inode->size);
+	if (inode->state == OBJECT_REMOTE || (dense && !is_open(c, inode->ino)) ||
+	    staging_stat(c->st, inode->ino, &st) < 0)
 		return;
-	ret_attr->blocks = (uint64_t)st.st_blocks;
+	if (!dense)
+		ret_attr->blocks = (uint64_t)st.st_blocks;
 	if (inode->state == OBJECT_OPEN) {
 		ret_attr->moving = true;
 		ret_attr->inode.size = (uint64_t)st.st_size;

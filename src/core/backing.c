@@ -43,6 +43,9 @@ core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, i
 		(void)close(h->fd);
 		h->fd = fd;
 	}
+	/* Our own looks leave the atime alone; what a client reads through us moves it. */
+	if (h->fd >= 0 && (h->flags & O_NOATIME) == 0)
+		(void)fcntl(h->fd, F_SETFL, 0);
 	*ret_id = id > 0 ? id : 0;
 	return 0;
 }

@@ -25,6 +25,7 @@
 /* A write in the tick of the last one may leave all times as they were: a file whose bytes
  * are younger than this when it is opened counts as changed. */
 #define RACY_NS 20000000LL
+#define DAY_NS (86400 * NSEC_PER_SEC)
 
 int
 node_load(struct core *c, struct node *n, struct inode *ret_inode)
@@ -392,10 +393,27 @@ core_fsyncdir(struct core *c)
 	return index_sync(c->ix);
 }
 
+/* The last reader goes: where reading has moved the atime (relatime), the row is to have it, since
+ * nobody looks at the staged file of a dense one.  Node locked; true when it was moved. */
+static bool
+keep_atime(struct core *c, struct node *n)
+{
+	struct inode row, read = { 0 };
+	struct stat st;
+
+	if (index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
+	    row.state == OBJECT_OPEN || (row.atime > row.mtime && row.atime > row.ctime &&
+	    clock_wall_ns() - row.atime < DAY_NS) || staging_stat(c->st, n->ino, &st) < 0)
+		return false;
+	read.atime = timespec_to_ns(st.st_atim);
+	return read.atime > row.atime && index_set_attr(c->ix, n->ino, ATTR_ATIME, &read, &row) == 0;
+}
+
 void
 core_release(struct core *c, struct handle *h)
 {
 	struct node *n = h->node;
+	bool moved = false;
 
 	node_lock(c, n);
 	/* Bytes may have come after the last flush: mapped stores, a descriptor sent elsewhere. */
@@ -403,8 +421,12 @@ core_release(struct core *c, struct handle *h)
 		(void)node_flush(c, n, atomic_load(&n->writers) == 1 && !n->queued);
 		atomic_fetch_sub(&n->writers, 1);
 	}
-	n->opens--;
+	if (--n->opens == 0 && !h->writer)
+		moved = keep_atime(c, n);
 	node_unlock(c, n);
+	/* An answer that is on its way may have the old one. */
+	if (moved && c->events.attr_changed != NULL)
+		c->events.attr_changed(c->events.arg, h->ino);
 	if (h->metered)
 		index_meter_end(c->ix, h->ino);
 	if (h->fd >= 0)

@@ -40,6 +40,7 @@ enum object_state {
 enum inode_flags {
 	INODE_DERIVED = 1 << 0,		/* made by the processor: never processed, goes with its original */
 	INODE_TORN = 1 << 1,		/* changed after its last close and never synced when the power or the daemon went */
+	INODE_DENSE = 1 << 2,		/* not OPEN: its blocks are what its size needs, and the row has its atime */
 };
 
 struct inode {
@@ -211,6 +212,7 @@ int index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struc
 struct staged_stat {
 	uint64_t size;
 	int64_t atime, mtime, ctime;	/* its ctime is tbfs's own business, no user's */
+	bool dense;			/* as INODE_DENSE */
 };
 /* A writer closed (or synced): remember it, and queue the upload.  The row's ctime moves only
  * when the bytes did, which the staged mtime tells. */

@@ -132,9 +132,11 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 		r = -ESTALE;
 	if (r == 0) {
 		bool stored = !changed && i.object != 0;
+		uint32_t flags = i.flags;
 
 		i.state = stored ? OBJECT_STORED : OBJECT_DIRTY;
-		r = flushed(db, &i, st, OBJECT_OPEN, i.flags);
+		i.flags = (flags & ~(uint32_t)INODE_DENSE) | (st->dense ? INODE_DENSE : 0u);
+		r = flushed(db, &i, st, OBJECT_OPEN, flags);
 		if (r == 0 && stored)
 			r = unchanged(db, &i);
 		else if (r == 0)

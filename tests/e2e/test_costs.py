@@ -41,6 +41,7 @@ def thousand_writes(folder, n):
 
 OPERATIONS = {      # name in the table: (what is done, how often)
     "create, write, close": (create, N),
+    "open, read, close, the first time": (read_all, N),
     "open, read, close": (read_all, N),
     "stat": (lambda folder, n: os.stat(folder / f"old{n}"), N),
     "stat of a name that isn't there": (lambda folder, n: os.path.exists(folder / f"none{n}"), N),
@@ -113,6 +114,9 @@ def test_an_operation_costs_what_the_table_says(prepared, name):
     if "cold" not in name:
         for n in range(N):
             os.stat(folder / f"old{n}")
+    if name == "open, read, close":
+        for n in (*range(N), *range(N)):
+            read_all(folder, n)
     meter = Meter(prepared)
     before = meter.read()
     for n in range(times):
