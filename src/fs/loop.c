@@ -105,7 +105,6 @@ watch_run(void *arg)
 
 /* ---- reading ---- */
 
-/* From a descriptor of our own: the session's is closed under us when a user unmounts. */
 ssize_t
 loop_read(struct fs *fs, void *buf, size_t len)
 {
@@ -218,7 +217,6 @@ loops_free(struct fs *fs)
 	if (l->alarm == 0)
 		return;
 	(void)close(l->alarm);
-	(void)close(l->fd);
 	lock_release(&l->lock);
 	(void)pthread_cond_destroy(&l->changed);
 }

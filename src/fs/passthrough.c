@@ -105,7 +105,8 @@ io_writev(int fd, struct iovec *iov, int count, void *userdata)
 			log_info("the kernel moves the bytes (passthrough)");
 		}
 	}
-	return writev(fd, iov, count);
+	(void)fd;
+	return writev(fs->loops.fd, iov, count);
 }
 
 int
@@ -121,7 +122,7 @@ backing_open(void *arg, int fd)
 {
 	struct fs *fs = arg;
 	struct backing_map map = { .fd = fd };
-	int id = ioctl(fuse_session_fd(fs->se), BACKING_OPEN, &map);
+	int id = ioctl(fs->loops.fd, BACKING_OPEN, &map);
 
 	if (id > 0)
 		return id;
@@ -146,7 +147,7 @@ passthrough_end(struct fs *fs, struct handle *h)
 	uint32_t id = (uint32_t)core_backing_drop(fs->core, h);
 
 	if (id != 0)
-		(void)ioctl(fuse_session_fd(fs->se), BACKING_CLOSE, &id);
+		(void)ioctl(fs->loops.fd, BACKING_CLOSE, &id);
 }
 
 static void

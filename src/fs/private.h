@@ -31,7 +31,8 @@ struct loops {
 	_Atomic bool alarmed;		/* the watch will look */
 	_Atomic bool watch_ends;
 	int alarm;			/* timerfd; 0: not started */
-	int fd;				/* of /dev/fuse */
+	int fd;				/* of /dev/fuse: our own, since the session's is closed under us when a
+					 * user unmounts */
 	int64_t look_ns;
 	pthread_t watch, threads[LOOP_THREADS];
 	bool watch_runs;

@@ -213,8 +213,8 @@ fs_unmount(struct fs *fs, bool lazy)
 {
 	if (geteuid() == 0)
 		return umount2(fs->mountpoint, lazy ? MNT_DETACH : 0) < 0 ? -errno : 0;
-	fuse_session_exit(fs->se);
 	fuse_session_unmount(fs->se);
+	fuse_session_exit(fs->se);
 	return 0;
 }
 
@@ -250,6 +250,9 @@ fs_free(struct fs *fs)
 		fuse_session_unmount(fs->se);
 		fuse_session_destroy(fs->se);
 	}
+	/* Nobody replies or notifies any more. */
+	if (fs->loops.fd > 0)
+		(void)close(fs->loops.fd);
 	lock_release(&fs->note_lock);
 	(void)pthread_cond_destroy(&fs->noted);
 	free(fs->mountpoint);
