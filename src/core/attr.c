@@ -27,11 +27,14 @@ stat_to_staged(const struct stat *st, struct staged_stat *ret_staged)
 		.atime = timespec_to_ns(st->st_atim),
 		.mtime = timespec_to_ns(st->st_mtim),
 		.ctime = timespec_to_ns(st->st_ctim),
-		.dense = (uint64_t)st->st_blocks == blocks_for((uint64_t)st->st_size),
+		/* Its attributes, ours, may take a block more. */
+		.dense = (uint64_t)st->st_blocks == blocks_for((uint64_t)st->st_size) ||
+		    (uint64_t)st->st_blocks == blocks_for((uint64_t)st->st_size) + 8,
 	};
 }
 
-/* While nobody reads it the atime of a dense file is its row's. */
+/* While nobody reads it the atime of a dense file is its row's.  Without the node's lock, which may
+ * be held for as long as a sync takes: whose last close moves the atime tells the kernel. */
 static bool
 is_open(struct core *c, uint64_t ino)
 {
@@ -40,9 +43,7 @@ is_open(struct core *c, uint64_t ino)
 
 	if (n == NULL)
 		return false;
-	node_lock(c, n);
-	open = n->opens > 0;
-	node_unlock(c, n);
+	open = atomic_load(&n->opens) > 0;
 	node_put(c, n);
 	return open;
 }

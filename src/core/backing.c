@@ -25,7 +25,7 @@ core_backing_take(struct core *c, struct handle *h, int32_t (*take)(void *arg, i
 	if (n->backing != 0) {
 		n->backing_users++;
 		id = n->backing;
-	} else if (n->opens == 1 && take != NULL) {
+	} else if (atomic_load(&n->opens) == 1 && take != NULL) {
 		id = take(arg, h->fd);
 		if (id > 0) {
 			n->backing = id;

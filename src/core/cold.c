@@ -31,7 +31,7 @@ node_hydrate(struct core *c, const struct inode *inode)
 		    error_text(&err));
 	}
 	if (r == 0) {
-		struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, ns_to_timespec(inode->mtime) };
+		struct timespec times[2] = { ns_to_timespec(inode->atime), ns_to_timespec(inode->mtime) };
 
 		(void)futimens(fd, times);
 		/* It is STORED from here on, which a power cut must not make a lie. */

@@ -25,7 +25,6 @@
 /* A write in the tick of the last one may leave all times as they were: a file whose bytes
  * are younger than this when it is opened counts as changed. */
 #define RACY_NS 20000000LL
-#define DAY_NS (86400 * NSEC_PER_SEC)
 
 int
 node_load(struct core *c, struct node *n, struct inode *ret_inode)
@@ -210,7 +209,7 @@ handle_new(struct core *c, const struct inode *inode, int flags, int fd, struct 
 	n->changed = true;
 	atomic_store(&n->change, index_changes(c->ix));
 	atomic_store(&n->generation, inode->generation);
-	n->opens++;
+	atomic_fetch_add(&n->opens, 1);
 	if (h->writer && atomic_fetch_add(&n->writers, 1) == 0)
 		atomic_store(&n->writer_since, clock_wall_ns());
 	node_unlock(c, n);
@@ -251,7 +250,7 @@ open_locked(struct core *c, struct node *n, int flags)
 		atomic_store(&n->writer_since, clock_wall_ns());
 	n->changed = n->changed || (flags & O_TRUNC) != 0;
 	n->still = n->still && !writer;
-	n->opens++;
+	atomic_fetch_add(&n->opens, 1);
 	return fd;
 }
 
@@ -393,8 +392,9 @@ core_fsyncdir(struct core *c)
 	return index_sync(c->ix);
 }
 
-/* The last reader goes: where reading has moved the atime (relatime), the row is to have it, since
- * nobody looks at the staged file of a dense one.  Node locked; true when it was moved. */
+/* The last reader goes: where reading has moved the atime, the row is to have it, since nobody looks
+ * at the staged file of a dense one.  Whether it has, the kernel alone knows: relatime goes by
+ * the staged ctime.  Node locked; true when it was moved. */
 static bool
 keep_atime(struct core *c, struct node *n)
 {
@@ -402,8 +402,7 @@ keep_atime(struct core *c, struct node *n)
 	struct stat st;
 
 	if (index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
-	    row.state == OBJECT_OPEN || (row.atime > row.mtime && row.atime > row.ctime &&
-	    clock_wall_ns() - row.atime < DAY_NS) || staging_stat(c->st, n->ino, &st) < 0)
+	    row.state == OBJECT_OPEN || staging_stat(c->st, n->ino, &st) < 0)
 		return false;
 	read.atime = timespec_to_ns(st.st_atim);
 	return read.atime > row.atime && index_set_attr(c->ix, n->ino, ATTR_ATIME, &read, &row) == 0;
@@ -421,7 +420,7 @@ core_release(struct core *c, struct handle *h)
 		(void)node_flush(c, n, atomic_load(&n->writers) == 1 && !n->queued);
 		atomic_fetch_sub(&n->writers, 1);
 	}
-	if (--n->opens == 0 && !h->writer)
+	if (atomic_fetch_sub(&n->opens, 1) == 1 && !h->writer)
 		moved = keep_atime(c, n);
 	node_unlock(c, n);
 	/* An answer that is on its way may have the old one. */

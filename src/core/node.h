@@ -20,8 +20,7 @@ struct node {
 	unsigned pins;			/* table_lock */
 	bool unlinked;			/* table_lock: nlink was seen to be 0 */
 	/* The rest: the object lock of its stripe. */
-	unsigned opens;
-	_Atomic unsigned writers;
+	_Atomic unsigned opens, writers;	/* handles; raised under the lock */
 	bool known;			/* what follows was read from the index */
 	bool changed;			/* the bytes may differ from the last stored generation */
 	bool named;			/* the staged file's name is durable */
