@@ -57,6 +57,7 @@ struct core {
 	size_t slot_count, node_count;	/* table_lock */
 	struct doomed doomed;		/* table_lock */
 	bool reaping;			/* table_lock: somebody is at it */
+	bool reap_failed;		/* the last time; who is at it */
 	pthread_cond_t reaped;
 	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
 	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */

@@ -67,31 +67,25 @@ core_reap(struct core *c)
 	lock_drop(&c->table_lock);
 	if (d.n == 0)
 		return;
-	for (at = 0; at < d.n && r == 0; at += n) {
+	for (at = 0; at < d.n; at += n) {
 		n = d.n - at < REAP_AT_ONCE ? d.n - at : REAP_AT_ONCE;
 		r = reap_flock(c, d.inos + at, n);
+		if (r < 0)
+			break;
 	}
-	if (r < 0)
+	if (r < 0 && !c->reap_failed)
 		(void)log_errno(r, "removed files can't be reaped now");
-	free(d.inos);
 	lock_take(&c->table_lock);
+	/* The next one tries again. */
+	for (; at < d.n; at++)
+		node_doom(c, d.inos[at]);
+	c->reap_failed = r < 0;
 	c->reaping = false;
 	(void)pthread_cond_broadcast(&c->reaped);
 	lock_drop(&c->table_lock);
-	work_queued(c, 0);
-}
-
-/* While it is open its staged bytes stay: were the index lost meanwhile, they must not come back
- * with it.  It may have been linked again since somebody saw it without a name. */
-static void
-bury_open(struct core *c, struct node *n)
-{
-	struct inode row;
-
-	node_lock(c, n);
-	if (n->opens > 0 && index_get(c->ix, n->ino, &row) == 0 && row.nlink == 0)
-		(void)staging_place_bury(c->st, n->ino);
-	node_unlock(c, n);
+	free(d.inos);
+	if (r == 0)
+		work_queued(c, 0);
 }
 
 static void
@@ -106,8 +100,26 @@ without_name(struct core *c, uint64_t ino)
 	known = n->unlinked;
 	n->unlinked = true;
 	lock_drop(&c->table_lock);
-	if (!known)
-		bury_open(c, n);
+	/* While it is open its staged bytes stay: were the index lost meanwhile, they must not come back
+	 * with it. */
+	if (!known && atomic_load(&n->opens) > 0)
+		(void)staging_place_bury(c->st, ino);
+	node_put(c, n);
+}
+
+/* The same for one that was without a name when it was listed: O_TMPFILE may have got one. */
+static void
+still_without_name(struct core *c, uint64_t ino)
+{
+	struct node *n = node_get(c, ino);
+	struct inode row;
+
+	if (n == NULL)
+		return;
+	lock_take(&c->table_lock);
+	if (index_get(c->ix, ino, &row) == 0 && row.nlink == 0)
+		n->unlinked = true;
+	lock_drop(&c->table_lock);
 	node_put(c, n);
 }
 
@@ -137,7 +149,7 @@ sweep(struct core *c, int64_t before)
 	do {
 		n = index_orphans(c->ix, before, after, inos, SWEEP_AT_ONCE);
 		for (i = 0; i < n; i++)
-			without_name(c, after = inos[i]);
+			still_without_name(c, after = inos[i]);
 	} while (n == SWEEP_AT_ONCE);
 }
 

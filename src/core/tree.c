@@ -462,6 +462,8 @@ core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
 		core_forget(c, inode.ino, 1);
 		return fd;
 	}
+	/* Were the index lost, it would be nobody's file. */
+	(void)staging_place_bury(c->st, inode.ino);
 	r = handle_new(c, &inode, flags, fd, ret_handle);
 	*ret_attr = (struct attr){ .inode = inode, .moving = true };
 	return r;
