@@ -393,6 +393,8 @@ take_apart(struct daemon *d)
 		(void)pthread_join(d->gone_thread, NULL);
 	if (d->fs != NULL)
 		fs_stop(d->fs);
+	/* Each may tell the other something as long as it runs. */
+	syncer_stop(d->syncer);
 	processor_free(d->processor);
 	d->processor = NULL;
 	syncer_free(d->syncer);

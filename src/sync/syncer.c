@@ -215,7 +215,7 @@ syncer_set_max_size(struct syncer *s, uint64_t max_size)
 }
 
 void
-syncer_free(struct syncer *s)
+syncer_stop(struct syncer *s)
 {
 	if (s == NULL)
 		return;
@@ -226,6 +226,13 @@ syncer_free(struct syncer *s)
 	lock_drop(&s->lock);
 	(void)pthread_join(s->scheduler, NULL);
 	jobq_free(s->workers);
+}
+
+void
+syncer_free(struct syncer *s)
+{
+	if (s == NULL)
+		return;
 	lock_release(&s->lock);
 	(void)pthread_cond_destroy(&s->changed);
 	free(s);

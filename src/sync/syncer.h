@@ -24,7 +24,9 @@ int syncer_new(const struct syncer_options *opt, struct syncer **ret_s);
 /* There is work at that wall clock ns (0: now).  Any thread, cheap. */
 void syncer_wake(struct syncer *s, int64_t due);
 void syncer_set_max_size(struct syncer *s, uint64_t max_size);
-void syncer_free(struct syncer *s);		/* waits for what is under way */
+/* Waits for what is under way; from then on a wake wakes nobody. */
+void syncer_stop(struct syncer *s);
+void syncer_free(struct syncer *s);		/* after that */
 
 /* Wait until everything at or below `dir` (of which the quiet period is skipped) is in its
  * store; of the root also removals and relocations.  0; -EBUSY something is open for writing;
