@@ -10,8 +10,6 @@
 #include "core/node.h"
 
 #include "base/cleanup.h"
-#include "base/clock.h"
-#include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>

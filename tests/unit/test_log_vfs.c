@@ -5,6 +5,7 @@
  * looked at as a killed process would leave them; and one that was refused has left nothing.
  */
 #include "index/db.h"
+#include "index/index.h"
 
 #include "faulty_vfs.h"
 
@@ -96,6 +97,25 @@ rig_down(struct rig *rig)
 	(void)sqlite3_close(rig->other);
 	(void)sqlite3_close(rig->db);
 	(void)snprintf(command, sizeof(command), "rm -rf '%s'", rig->dir);
+	assert_int_equal(system(command), 0);
+}
+
+/* What the index itself goes by. */
+static void
+test_the_index_writes_nothing_before_a_transaction_ends(void **state)
+{
+	char dir[64] = "/var/tmp/tbfs-log.XXXXXX", command[96];
+	struct index_options opt = { .dir = dir, .life = "one boot" };
+	enum index_end end;
+	struct error err = { 0 };
+	struct index *ix;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(index_open(&opt, &ix, &end, &err), 0);
+	assert_int_equal(number(ix->writer.handle, "PRAGMA cache_spill"), 0);
+	index_close(ix, true);
+	(void)snprintf(command, sizeof(command), "rm -rf '%s'", dir);
 	assert_int_equal(system(command), 0);
 }
 
@@ -265,6 +285,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_the_index_writes_nothing_before_a_transaction_ends),
 		cmocka_unit_test(test_what_was_answered_is_in_the_files),
 		cmocka_unit_test(test_so_is_what_did_not_fit_into_memory),
 		cmocka_unit_test(test_what_a_full_disk_refuses_leaves_nothing),
