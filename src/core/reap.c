@@ -100,9 +100,8 @@ without_name(struct core *c, uint64_t ino)
 	known = n->unlinked;
 	n->unlinked = true;
 	lock_drop(&c->table_lock);
-	/* While it is open its staged bytes stay: were the index lost meanwhile, they must not come back
-	 * with it. */
-	if (!known && atomic_load(&n->opens) > 0)
+	/* Were the index lost before its staged bytes go, they must not come back with it. */
+	if (!known)
 		(void)staging_place_bury(c->st, ino);
 	node_put(c, n);
 }
