@@ -86,9 +86,9 @@ PEERS = {       # how they serve a directory in the foreground
 class Peer(Bare):
     """bindfs: what the way through user space costs alone, without an index.  rclone mount: what many use."""
     def __init__(self, bench, who):
-        base = tempfile.mkdtemp(prefix=f"{who}.", dir=bench.dir)
-        files = os.path.join(base, "files")
-        super().__init__(bench, os.path.join(base, "mnt"))
+        self.base = tempfile.mkdtemp(prefix=f"{who}.", dir=bench.dir)
+        files = os.path.join(self.base, "files")
+        super().__init__(bench, os.path.join(self.base, "mnt"))
         self.who = who
         os.makedirs(self.path)
         os.makedirs(files)
@@ -113,6 +113,8 @@ class Peer(Bare):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        if not self.bench.o.keep:
+            shutil.rmtree(self.base, ignore_errors=True)
 
 
 class Plain(Bare):
