@@ -181,8 +181,10 @@ loops_start(struct fs *fs)
 	/* Where there is but one CPU, the client has no other to ask from. */
 	l->look_ns = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? LOOK_NS : 0;
 	l->alarm = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-	l->fd = fcntl(fuse_session_fd(fs->se), F_DUPFD_CLOEXEC, 0);
-	if (l->alarm < 0 || l->fd < 0 || fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK) < 0)
+	/* By dup(): ThreadSanitizer then knows that what is read there follows what was written. */
+	l->fd = dup(fuse_session_fd(fs->se));
+	if (l->alarm < 0 || l->fd < 0 || fcntl(l->fd, F_SETFD, FD_CLOEXEC) < 0 ||
+	    fcntl(l->fd, F_SETFL, fcntl(l->fd, F_GETFL) | O_NONBLOCK) < 0)
 		return -errno;
 	r = -pthread_create(&l->watch, NULL, watch_run, l);
 	l->watch_runs = r == 0;
