@@ -20,16 +20,16 @@ ino_read(sqlite3_stmt *q, void *rows, size_t n)
 	((uint64_t *)rows)[n] = (uint64_t)sqlite3_column_int64(q, 0);
 }
 
-int
-index_orphans(struct index *ix, int64_t before, uint64_t after, uint64_t *ret_inos, size_t max)
+static int
+orphans(struct index *ix, const char *sql, int64_t ctime, uint64_t after, uint64_t *ret_inos,
+    size_t max)
 {
 	struct db *db = &ix->reader;
 	sqlite3_stmt *q;
 	int r;
 
 	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ino>? AND ctime<? ORDER BY ino",
-	    "ii", (int64_t)after, before);
+	r = db_query(db, &q, sql, "ii", ctime, (int64_t)after);
 	if (r == 0)
 		r = db_rows(db, q, max, ino_read, ret_inos);
 	lock_drop(&db->lock);
@@ -37,18 +37,17 @@ index_orphans(struct index *ix, int64_t before, uint64_t after, uint64_t *ret_in
 }
 
 int
+index_orphans(struct index *ix, int64_t before, uint64_t after, uint64_t *ret_inos, size_t max)
+{
+	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime<? AND ino>? ORDER BY ino", before,
+	    after, ret_inos, max);
+}
+
+int
 index_orphans_at(struct index *ix, int64_t ctime, uint64_t *ret_inos, size_t max)
 {
-	struct db *db = &ix->reader;
-	sqlite3_stmt *q;
-	int r;
-
-	lock_take(&db->lock);
-	r = db_query(db, &q, "SELECT ino FROM inode WHERE nlink=0 AND ctime=?", "i", ctime);
-	if (r == 0)
-		r = db_rows(db, q, max, ino_read, ret_inos);
-	lock_drop(&db->lock);
-	return r;
+	return orphans(ix, "SELECT ino FROM inode WHERE nlink=0 AND ctime=? AND ino>?", ctime, 0, ret_inos,
+	    max);
 }
 
 static int
