@@ -150,6 +150,9 @@ db_step(struct db *db, sqlite3_stmt *q)
 	if (rc == SQLITE_ROW)
 		return 1;
 	r = rc == SQLITE_DONE ? 0 : db_errno(db, sqlite3_sql(q));
+	/* The rows that it had changed before it failed are as they were. */
+	if (r < 0 && db == &db->owner->writer)
+		rows_undone(db->owner);
 	db_done(q);
 	return r;
 }
@@ -329,6 +332,7 @@ group_undo(struct index *ix, int r)
 {
 	struct db *db = &ix->writer;
 
+	rows_undone(ix);
 	if (ix->group_size > 0 && db_run(db, "ROLLBACK TO member", "") == 0 &&
 	    db_run(db, "RELEASE member", "") == 0)
 		return 0;
@@ -352,7 +356,7 @@ group_commit(struct index *ix, int r)
 	} else {
 		usage_forget(ix);
 	}
-	rows_settled(ix);
+	rows_settled(ix, r == 0);
 	ix->group = NULL;
 	ix->group_size = 0;
 	while (m != NULL) {

@@ -114,11 +114,12 @@ struct index {
 	uint64_t snapshot_changes;	/* `changes` at the last snapshot; maintenance thread */
 };
 
-/* Columns of an inode row, in the order inode_read() wants them, from column `at` on. */
+/* Columns of an inode row, in the order of the table, as inode_read() wants them from column `at` on. */
 #define INODE_COLUMNS "i.ino,i.mode,i.nlink,i.uid,i.gid,i.rdev,i.size,i.atime,i.mtime,i.ctime," \
 	"i.btime,i.flags,i.state,i.generation,i.synced_generation,i.staged_mtime,i.object"
 enum { INODE_COLUMN_COUNT = 17 };
 struct inode;
+void inode_from(const int64_t *columns, struct inode *ret_inode);
 void inode_read(sqlite3_stmt *q, int at, struct inode *ret_inode);
 /* A name column; ret_name holds INDEX_NAME_MAX + 1. */
 void name_read(sqlite3_stmt *q, int at, char *ret_name);

@@ -197,6 +197,8 @@ log_vfs_register(struct error *err)
 {
 	if (below_vfs != NULL)
 		return 0;
+	/* Counting what it allocates takes a lock each time, and nobody asks. */
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	below_vfs = sqlite3_vfs_find("unix-excl");
 	if (below_vfs == NULL)
 		return error_set(err, -ENOSYS, "this SQLite has no \"unix-excl\"");

@@ -18,19 +18,28 @@
 #include <sys/stat.h>
 
 void
+inode_from(const int64_t *columns, struct inode *ret_inode)
+{
+	*ret_inode = (struct inode){
+		.ino = (uint64_t)columns[0], .mode = (uint32_t)columns[1], .nlink = (uint32_t)columns[2],
+		.uid = (uint32_t)columns[3], .gid = (uint32_t)columns[4], .rdev = (uint64_t)columns[5],
+		.size = (uint64_t)columns[6], .atime = columns[7], .mtime = columns[8],
+		.ctime = columns[9], .btime = columns[10], .flags = (uint32_t)columns[11],
+		.state = (enum object_state)columns[12], .generation = (uint64_t)columns[13],
+		.synced_generation = (uint64_t)columns[14], .staged_mtime = columns[15],
+		.object = (uint64_t)columns[16],
+	};
+}
+
+void
 inode_read(sqlite3_stmt *q, int at, struct inode *ret_inode)
 {
-#define COLUMN(n) sqlite3_column_int64(q, at + (n))
-	*ret_inode = (struct inode){
-		.ino = (uint64_t)COLUMN(0), .mode = (uint32_t)COLUMN(1), .nlink = (uint32_t)COLUMN(2),
-		.uid = (uint32_t)COLUMN(3), .gid = (uint32_t)COLUMN(4), .rdev = (uint64_t)COLUMN(5),
-		.size = (uint64_t)COLUMN(6), .atime = COLUMN(7), .mtime = COLUMN(8),
-		.ctime = COLUMN(9), .btime = COLUMN(10), .flags = (uint32_t)COLUMN(11),
-		.state = (enum object_state)COLUMN(12), .generation = (uint64_t)COLUMN(13),
-		.synced_generation = (uint64_t)COLUMN(14), .staged_mtime = COLUMN(15),
-		.object = (uint64_t)COLUMN(16),
-	};
-#undef COLUMN
+	int64_t columns[INODE_COLUMN_COUNT];
+	int i;
+
+	for (i = 0; i < INODE_COLUMN_COUNT; i++)
+		columns[i] = sqlite3_column_int64(q, at + i);
+	inode_from(columns, ret_inode);
 }
 
 void

@@ -20,7 +20,9 @@ void rows_free(struct index *ix);
 bool rows_get(struct index *ix, uint64_t ino, struct inode *ret_inode, uint64_t *ret_epoch);
 void rows_put(struct index *ix, const struct inode *inode, uint64_t epoch);
 uint64_t rows_epoch(struct index *ix);
-/* The writer's transaction has ended, either way. */
-void rows_settled(struct index *ix);
+/* The writer's transaction has ended. */
+void rows_settled(struct index *ix, bool committed);
+/* Something in it was undone: nothing that it did so far is kept. */
+void rows_undone(struct index *ix);
 
 #endif

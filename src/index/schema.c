@@ -225,7 +225,9 @@ schema_setup(struct index *ix, struct error *err)
 		    "PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-16384; PRAGMA temp_store=MEMORY;"
 		    /* What is written before its transaction ends is written again then, and in 3.40 with
 		     * wrong checksums when a savepoint was undone in between: nothing is. */
-		    "PRAGMA cache_spill=OFF;", err);
+		    "PRAGMA cache_spill=OFF;"
+		    /* Debian's overwrites what is deleted: a removed file's bytes aren't, nor need its name be. */
+		    "PRAGMA secure_delete=OFF;", err);
 	if (r == 0 && tables == 0)
 		r = schema_create(ix, err);
 	else if (r == 0 && version < SCHEMA_VERSION)

@@ -502,6 +502,86 @@ test_no_row_is_older_than_what_was_answered(void **state)
 	rig_down(&rig);
 }
 
+/* What is answered without a statement is what stands in the database. */
+static void
+check_row(struct rig *rig, uint64_t ino)
+{
+	struct index_counts before, after;
+	struct inode row, stored;
+	char path[128], sql[512];
+	sqlite3_stmt *q;
+	sqlite3 *db;
+
+	index_counts(rig->ix, &before);
+	assert_int_equal(index_get(rig->ix, ino, &row), 0);
+	index_counts(rig->ix, &after);
+	assert_int_equal(after.statements, before.statements);
+	(void)snprintf(path, sizeof(path), "%s/index.db", rig->dir);
+	(void)snprintf(sql, sizeof(sql), "SELECT mode, nlink, uid, gid, rdev, size, atime, mtime, ctime, btime,"
+	    " flags, state, generation, synced_generation, staged_mtime, object FROM inode WHERE ino=%ju",
+	    (uintmax_t)ino);
+	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, "tbfs-log"), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &q, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(q), SQLITE_ROW);
+#define COLUMN(n) sqlite3_column_int64(q, n)
+	stored = (struct inode){ .ino = ino, .mode = (uint32_t)COLUMN(0), .nlink = (uint32_t)COLUMN(1),
+		.uid = (uint32_t)COLUMN(2), .gid = (uint32_t)COLUMN(3), .rdev = (uint64_t)COLUMN(4),
+		.size = (uint64_t)COLUMN(5), .atime = COLUMN(6), .mtime = COLUMN(7), .ctime = COLUMN(8),
+		.btime = COLUMN(9), .flags = (uint32_t)COLUMN(10), .state = (enum object_state)COLUMN(11),
+		.generation = (uint64_t)COLUMN(12), .synced_generation = (uint64_t)COLUMN(13),
+		.staged_mtime = COLUMN(14), .object = (uint64_t)COLUMN(15) };
+#undef COLUMN
+	(void)sqlite3_finalize(q);
+	(void)sqlite3_close(db);
+	assert_memory_equal(&row, &stored, sizeof(row));
+}
+
+static void
+test_changed_rows_are_in_memory(void **state)
+{
+	struct staged_stat staged = { .size = 77, .mtime = 9, .atime = 8, .ctime = 9, .dense = true };
+	struct inode a, b, was, to = { .mode = 0600, .uid = 3, .gid = 4, .mtime = 11, .ctime = 12 };
+	struct index_renamed renamed;
+	struct rig rig;
+	uint64_t dir;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	check_row(&rig, dir);
+	assert_int_equal(index_create(rig.ix, dir, "a", &file_tmpl, NULL, &a), 0);
+	assert_int_equal(index_create(rig.ix, dir, "b", &file_tmpl, NULL, &b), 0);
+	check_row(&rig, a.ino);
+	check_row(&rig, dir);
+	assert_int_equal(index_set_attr(rig.ix, a.ino, ATTR_MODE | ATTR_UID | ATTR_GID | ATTR_MTIME | ATTR_CTIME,
+	    &to, &was), 0);
+	check_row(&rig, a.ino);
+	assert_int_equal(index_mark_flushed(rig.ix, a.ino, &staged, &quiet, &was), 0);
+	check_row(&rig, a.ino);
+	assert_int_equal(index_mark_quiet(rig.ix, a.ino, 1, true, &staged, &was), 0);
+	check_row(&rig, a.ino);
+	assert_int_equal(index_mark_open(rig.ix, a.ino, &was, &was), 0);
+	check_row(&rig, a.ino);
+	assert_int_equal(index_link(rig.ix, a.ino, INDEX_ROOT, "link", 20, &was), 0);
+	check_row(&rig, a.ino);
+	check_row(&rig, INDEX_ROOT);
+	assert_int_equal(index_rename(rig.ix, dir, "a", INDEX_ROOT, "b", 0, &quiet, &renamed), 0);
+	check_row(&rig, a.ino);
+	check_row(&rig, dir);
+	/* One that fails half way (the name is taken) leaves them as they were. */
+	assert_int_equal(index_create(rig.ix, dir, "b", &file_tmpl, NULL, &was), -EEXIST);
+	assert_int_equal(index_xattr_set(rig.ix, b.ino, "user.a", "1", 1, INDEX_XATTR_REPLACE, 30), -ENODATA);
+	assert_int_equal(index_get(rig.ix, b.ino, &was), 0);
+	assert_int_equal(was.ctime, b.ctime);
+	check_row(&rig, b.ino);
+	check_row(&rig, dir);
+	assert_int_equal(index_unlink(rig.ix, dir, "b", 40, &was), 0);
+	check_row(&rig, b.ino);
+	assert_int_equal(index_reap(rig.ix, b.ino), 0);
+	assert_int_equal(index_get(rig.ix, b.ino, &was), -ENOENT);
+	rig_down(&rig);
+}
+
 /* ---- numbers ---- */
 
 static void
@@ -684,6 +764,7 @@ main(void)
 		cmocka_unit_test(test_a_refused_group_is_nobodys),
 		cmocka_unit_test(test_a_large_transaction_is_whole_or_not_at_all),
 		cmocka_unit_test(test_no_row_is_older_than_what_was_answered),
+		cmocka_unit_test(test_changed_rows_are_in_memory),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
