@@ -37,12 +37,23 @@ index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct inode
 	return r;
 }
 
+/* `flag`: INODE_XATTRS, or 0. */
 static int
-touch_ctime(struct db *db, uint64_t ino, int64_t now)
+touched(struct db *db, uint64_t ino, int64_t now, unsigned flag)
 {
-	int r = db_change(db, "UPDATE inode SET ctime=? WHERE ino=?", "ii", now, (int64_t)ino);
+	int r = db_change(db, "UPDATE inode SET ctime=?, flags=flags|? WHERE ino=?", "iii", now, (int64_t)flag,
+	    (int64_t)ino);
 
 	return r < 0 ? r : r == 0 ? -ENOENT : 0;
+}
+
+/* Most inodes never had any: their row says so. */
+static bool
+has_none(struct index *ix, uint64_t ino)
+{
+	struct inode row;
+
+	return index_get(ix, ino, &row) == 0 && (row.flags & INODE_XATTRS) == 0;
 }
 
 int
@@ -55,7 +66,7 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
 
 	if (r < 0)
 		return r;
-	r = touch_ctime(db, ino, now);
+	r = touched(db, ino, now, INODE_XATTRS);
 	if (r == 0 && flags != 0) {
 		r = db_int(db, &one, "SELECT 1 FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
 		if (r == 0 && (flags & INDEX_XATTR_CREATE) != 0)
@@ -73,11 +84,14 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
 ssize_t
 index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, size_t room)
 {
-	struct db *db = db_read(ix);
+	struct db *db;
 	sqlite3_stmt *q;
 	ssize_t len;
 	int r;
 
+	if (has_none(ix, ino))
+		return -ENODATA;
+	db = db_read(ix);
 	r = db_query(db, &q, "SELECT value FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
 	if (r == 0)
 		r = db_step(db, q);
@@ -97,11 +111,14 @@ index_xattr_get(struct index *ix, uint64_t ino, const char *name, void *buf, siz
 ssize_t
 index_xattr_list(struct index *ix, uint64_t ino, char *buf, size_t room)
 {
-	struct db *db = db_read(ix);
+	struct db *db;
 	sqlite3_stmt *q;
 	size_t len = 0;
 	int r;
 
+	if (has_none(ix, ino))
+		return 0;
+	db = db_read(ix);
 	r = db_query(db, &q, "SELECT name FROM xattr WHERE ino=?", "i", (int64_t)ino);
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		size_t n = (size_t)sqlite3_column_bytes(q, 0) + 1;
@@ -132,6 +149,6 @@ index_xattr_remove(struct index *ix, uint64_t ino, const char *name, int64_t now
 	if (r == 0)
 		r = -ENODATA;
 	if (r > 0)
-		r = touch_ctime(db, ino, now);
+		r = touched(db, ino, now, 0);
 	return db_end(ix, r);
 }

@@ -41,6 +41,7 @@ enum inode_flags {
 	INODE_DERIVED = 1 << 0,		/* made by the processor: never processed, goes with its original */
 	INODE_TORN = 1 << 1,		/* changed after its last close and never synced when the power or the daemon went */
 	INODE_DENSE = 1 << 2,		/* not OPEN: its blocks are what its size needs, and the row has its atime */
+	INODE_XATTRS = 1 << 3,		/* it has extended attributes, or had some */
 };
 
 struct inode {

@@ -76,7 +76,7 @@ reap_one(struct db *db, uint64_t ino, int64_t now)
 		r = -EBUSY;
 	if (r == 0)
 		r = reap_objects(db, ino, now);
-	if (r == 0)
+	if (r == 0 && (inode.flags & INODE_XATTRS) != 0)
 		r = db_run(db, "DELETE FROM xattr WHERE ino=?", "i", id);
 	if (r == 0 && S_ISLNK(inode.mode))
 		r = db_run(db, "DELETE FROM symlink WHERE ino=?", "i", id);

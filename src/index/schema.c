@@ -19,13 +19,17 @@
 #include <unistd.h>
 
 enum {
-	SCHEMA_VERSION = 2,
+	SCHEMA_VERSION = 3,
 	APPLICATION_ID = 0x74626673,	/* "tbfs" */
 };
 
 /* What version 2 added; of each 0: no limit. */
 #define SCHEMA_2 \
 	"CREATE TABLE quota(dir INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, files INTEGER NOT NULL);"
+
+/* What version 3 added: INODE_XATTRS. */
+#define SCHEMA_3 \
+	"UPDATE inode SET flags=flags|8 WHERE ino IN (SELECT ino FROM xattr);"
 
 static const char schema_sql[] =
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -173,7 +177,7 @@ schema_verify(sqlite3 *h, char *ret_words, size_t room)
 }
 
 /* From the version that is its place to the next. */
-static const char *const upgrades[SCHEMA_VERSION] = { [1] = SCHEMA_2 };
+static const char *const upgrades[SCHEMA_VERSION] = { [1] = SCHEMA_2, [2] = SCHEMA_3 };
 
 /* One transaction, after a copy that can be gone back to. */
 static int

@@ -708,13 +708,15 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	struct usage limit = { .files = 1 };
 	struct inode inode;
 	struct rig rig;
+	char value[8];
 	int number;
 
 	(void)state;
 	rig_up(&rig);
 	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &file_tmpl, NULL, &inode), 0);
+	assert_int_equal(index_xattr_set(rig.ix, inode.ino, "user.a", "1", 1, 0, 7), 0);
 	index_close(rig.ix, true);
-	on_file(&rig, "index.db", "DROP TABLE quota; PRAGMA user_version=1", NULL);
+	on_file(&rig, "index.db", "DROP TABLE quota; UPDATE inode SET flags=0; PRAGMA user_version=1", NULL);
 	rig_open(&rig);
 	take_snapshot(&rig);
 	on_file(&rig, "snapshot", "PRAGMA user_version", &number);
@@ -723,6 +725,7 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	assert_int_equal(number, 1);
 	/* What the new one knows works, and what the old one held is there. */
 	assert_int_equal(index_lookup(rig.ix, INDEX_ROOT, "a", &inode), 0);
+	assert_int_equal(index_xattr_get(rig.ix, inode.ino, "user.a", value, sizeof(value)), 1);
 	assert_int_equal(index_quota_set(rig.ix, INDEX_ROOT, &limit), 0);
 	rig_reopen(&rig);
 	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "b", &file_tmpl, NULL, &inode), -EDQUOT);
