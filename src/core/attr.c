@@ -277,7 +277,7 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 		return r;
 	node_touched(c, ino);
 	if ((mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) != 0)
-		place_update(c, ino);
+		place_due(c, ino);
 	if (S_ISREG(row.mode) && (mask & ~(unsigned)ATTR_ATIME) != 0 && c->events.changed != NULL)
 		c->events.changed(c->events.arg, ino);
 	core_fill_attr(c, &row, ret_attr);

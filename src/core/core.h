@@ -224,8 +224,11 @@ void core_link_end(struct core *c, struct node *n);
 /* Key under which an inode's object belongs: its path; -ENOENT no name, -EINVAL no legal key. */
 int core_natural_key(struct core *c, uint64_t ino, char **ret_key);
 
-/* Reap what was removed and nobody holds any more: from then on its objects are work. */
-void core_reap(struct core *c);
+/* A request has been answered: note beside the staged bytes what it moved.  Cheap when nothing. */
+void core_write_places(struct core *c);
+/* Reap what was removed and nobody holds any more: from then on its objects are work.  true: there was
+ * something, whose staged bytes core_collect() frees. */
+bool core_reap(struct core *c);
 /* The same, and unlink staged files whose rows are durably gone. */
 void core_collect(struct core *c, bool at_start);
 

@@ -79,7 +79,7 @@ make_dir(struct core *c, uint64_t parent, const char *name, const struct derived
 	fd = staging_create(c->st, ret_dir->ino);
 	if (fd >= 0)
 		(void)close(fd);
-	place_update(c, ret_dir->ino);
+	place_write(c, ret_dir->ino);
 	tell(c, parent, name);
 	return 0;
 }
@@ -147,7 +147,7 @@ core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t u
 	}
 	if (gone.ino != 0)
 		node_unlinked(c, &gone);
-	place_update(c, new.ino);
+	place_write(c, new.ino);
 	tell(c, dir, f->name);
 	work_queued(c, now + upload_delay);
 	return 0;
@@ -215,7 +215,7 @@ core_derived_rename(struct core *c, const struct derived_file *to, uint64_t keep
 		return r;
 	if (done.other.ino != 0)
 		node_unlinked(c, &done.other);
-	place_update(c, moved.ino);
+	place_write(c, moved.ino);
 	tell(c, parent, name);
 	tell(c, newparent, to->name);
 	return 0;

@@ -104,7 +104,6 @@ raise_locked(struct core *c, struct node *n)
 	n->changed = was.state != OBJECT_STORED;
 	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
 		stat_to_staged(&st, &n->flushed);
-		n->base_ctime = n->flushed.ctime;
 		n->changed = clock_wall_ns() - n->flushed.mtime < RACY_NS;
 	}
 	return 1;
@@ -153,32 +152,23 @@ node_flush(struct core *c, struct node *n, bool force)
 	struct inode inode;
 	uint64_t parent;
 	struct stat st;
-	bool named;
 	int r = staging_stat(c->st, n->ino, &st);
 
 	if (r < 0)
 		return r;
 	stat_to_staged(&st, &now);
-	if (now.ctime != n->base_ctime || now.mtime != n->flushed.mtime)
+	if (now.ctime != n->flushed.ctime || now.mtime != n->flushed.mtime)
 		n->changed = true;
 	if (!force && same_staged(&now, &n->flushed))
 		return 0;
-	named = index_place(c->ix, n->ino, &parent, name) == 0;
-	quiet = quiet_for(c, named ? name : NULL);
+	quiet = quiet_for(c, index_place(c->ix, n->ino, &parent, name) == 0 ? name : NULL);
 	r = index_mark_flushed(c->ix, n->ino, &now, &quiet, &inode);
 	if (r < 0)
 		return r;
 	n->queued = true;
 	atomic_store(&n->change, index_changes(c->ix));
-	if (named)
-		place_write(c, &inode, parent, name);
-	/* Writing the place moved the staged ctime: that is ours. */
-	if (staging_stat(c->st, n->ino, &st) == 0)
-		stat_to_staged(&st, &n->flushed);
-	if (n->flushed.mtime == now.mtime && n->flushed.size == now.size)
-		n->base_ctime = n->flushed.ctime;
-	else
-		n->changed = true;
+	n->flushed = now;
+	place_due(c, n->ino);
 	work_queued(c, quiet.due);
 	return 0;
 }

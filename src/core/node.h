@@ -30,19 +30,18 @@ struct node {
 	_Atomic unsigned raising;	/* somebody waits for that to end, to change the bytes */
 	uint64_t synced_generation;	/* its row says durably that an fsync covered it */
 	_Atomic uint64_t generation;	/* 0: not read yet */
-	int64_t base_ctime;		/* staged ctime when it was opened, while !changed */
 	_Atomic int64_t writer_since;	/* wall clock ns */
-	struct staged_stat flushed;	/* what the row says of the staged file; ctime is the staged one */
+	struct staged_stat flushed;	/* as it was when the row was told, or opened; ctime is the staged one */
 	_Atomic uint64_t change;	/* last index change of its row or names */
 	int32_t backing;		/* id of the registered descriptor; 0: none */
 	unsigned backing_users;
 };
 
-/* Inodes to be reaped. */
-struct doomed {
-	uint64_t *inos;
+struct inos {
+	uint64_t *inos;			/* the owner frees them */
 	size_t n, room;
 };
+int inos_add(struct inos *l, uint64_t ino);
 
 struct core {
 	struct core_options opt;	/* but for the two that can change: */
@@ -55,10 +54,13 @@ struct core {
 	struct lock table_lock;		/* RANK_TABLE */
 	struct node **slots;		/* table_lock */
 	size_t slot_count, node_count;	/* table_lock */
-	struct doomed doomed;		/* table_lock */
+	struct inos doomed;		/* table_lock: to be reaped */
 	bool reaping;			/* table_lock: somebody is at it */
 	bool reap_failed;		/* the last time; who is at it */
 	pthread_cond_t reaped;
+	struct lock places_lock;	/* RANK_QUEUE */
+	struct inos places;		/* places_lock: whose place is to be written */
+	_Atomic bool places_due;	/* there are some */
 	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
 	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */
 };
@@ -75,11 +77,11 @@ void node_unlock(struct core *c, struct node *n);
 void node_unlinked(struct core *c, const struct inode *inode);
 /* Its node goes, and it has no name: to be reaped.  table_lock is held. */
 void node_doom(struct core *c, uint64_t ino);
-/* Its row or names were changed: the next fsync covers that. */
 /* The kernel is told of it: one lookup. */
 void core_remember(struct core *c, uint64_t ino);
 /* The row as a client sees it; `moving` wherever it may be. */
 void core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr);
+/* Its row or names were changed: the next fsync covers that. */
 void node_touched(struct core *c, uint64_t ino);
 /* What went at this moment together with a directory (derived files): nobody else tells. */
 void reap_with_dir(struct core *c, int64_t ctime);
@@ -98,8 +100,11 @@ int node_flush(struct core *c, struct node *n, bool force);
 void work_queued(struct core *c, int64_t due);
 struct quiet quiet_for(const struct core *c, const char *name);
 void stat_to_staged(const struct stat *st, struct staged_stat *ret_staged);
-void place_write(struct core *c, const struct inode *inode, uint64_t parent, const char *name);
-void place_update(struct core *c, uint64_t ino);
+
+/* place.c: its place has changed, or it has none any more; core_write_places() follows. */
+void place_due(struct core *c, uint64_t ino);
+/* Write it now. */
+void place_write(struct core *c, uint64_t ino);
 
 /* A handle for an inode that was just made; takes fd. */
 int handle_new(struct core *c, const struct inode *inode, int flags, int fd,

@@ -23,18 +23,10 @@ enum { REAP_AT_ONCE = 64, SWEEP_AT_ONCE = 256 };
 void
 node_doom(struct core *c, uint64_t ino)
 {
-	struct doomed *d = &c->doomed;
-
-	if (d->n == d->room) {
-		size_t room = d->room == 0 ? 256 : d->room * 2;
-		uint64_t *inos = realloc(d->inos, room * sizeof(*inos));
-
-		if (inos == NULL)
-			return;
-		d->inos = inos;
-		d->room = room;
-	}
-	d->inos[d->n++] = ino;
+	/* The scheduler may have planned to sleep for a minute. */
+	if (c->doomed.n == 0)
+		work_queued(c, clock_wall_ns() + NSEC_PER_SEC);
+	(void)inos_add(&c->doomed, ino);
 }
 
 static int
@@ -50,10 +42,10 @@ reap_flock(struct core *c, const uint64_t *inos, size_t n)
 	return r;
 }
 
-void
+bool
 core_reap(struct core *c)
 {
-	struct doomed d;
+	struct inos d;
 	size_t at, n;
 	int r = 0;
 
@@ -62,11 +54,11 @@ core_reap(struct core *c)
 	while (c->reaping)
 		(void)lock_wait(&c->table_lock, &c->reaped, 0);
 	d = c->doomed;
-	c->doomed = (struct doomed){ .inos = NULL };
+	c->doomed = (struct inos){ .inos = NULL };
 	c->reaping = d.n > 0;
 	lock_drop(&c->table_lock);
 	if (d.n == 0)
-		return;
+		return false;
 	for (at = 0; at < d.n; at += n) {
 		n = d.n - at < REAP_AT_ONCE ? d.n - at : REAP_AT_ONCE;
 		r = reap_flock(c, d.inos + at, n);
@@ -86,6 +78,7 @@ core_reap(struct core *c)
 	free(d.inos);
 	if (r == 0)
 		work_queued(c, 0);
+	return true;
 }
 
 static void
@@ -100,9 +93,8 @@ without_name(struct core *c, uint64_t ino)
 	known = n->unlinked;
 	n->unlinked = true;
 	lock_drop(&c->table_lock);
-	/* Were the index lost before its staged bytes go, they must not come back with it. */
 	if (!known)
-		(void)staging_place_bury(c->st, ino);
+		place_due(c, ino);
 	node_put(c, n);
 }
 
@@ -174,7 +166,7 @@ core_collect(struct core *c, bool at_start)
 	int n, i;
 
 	sweep(c, at_start ? INT64_MAX : clock_wall_ns() - ORPHAN_AGE_NS);
-	core_reap(c);
+	(void)core_reap(c);
 	while ((n = index_work_due(c->ix, WORK_FREE, INT64_MAX, work, 512)) > 0) {
 		/* The commits that took the rows away must be on the disk before the bytes go. */
 		if (index_sync(c->ix) < 0)

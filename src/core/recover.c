@@ -246,8 +246,7 @@ recover_state(struct core *c, enum object_state state, struct recovery *rec,
 
 struct lost {
 	struct core *c;
-	uint64_t *inos;
-	size_t n, room;
+	struct inos inos;
 	struct recovery *rec;
 };
 
@@ -306,17 +305,7 @@ collect_lost(void *arg, uint64_t ino)
 	/* Its row is gone on purpose: the bytes only wait to be freed. */
 	if (index_work_get(l->c->ix, WORK_FREE, ino, &work) == 0)
 		return 0;
-	if (l->n == l->room) {
-		size_t room = l->room ? l->room * 2 : 1024;
-		uint64_t *inos = realloc(l->inos, room * sizeof(*inos));
-
-		if (inos == NULL)
-			return -ENOMEM;
-		l->inos = inos;
-		l->room = room;
-	}
-	l->inos[l->n++] = ino;
-	return 0;
+	return inos_add(&l->inos, ino);
 }
 
 static int
@@ -401,22 +390,22 @@ static int
 restore_lost(struct core *c, struct lost *l)
 {
 	bool progress = true;
-	size_t left = l->n, i;
+	size_t left = l->inos.n, i;
 	int r;
 
 	/* Parents first: go round as long as something finds its place. */
 	while (left > 0) {
 		size_t before = left;
 
-		for (i = 0; i < l->n; i++) {
-			if (l->inos[i] == 0)
+		for (i = 0; i < l->inos.n; i++) {
+			if (l->inos.inos[i] == 0)
 				continue;
-			r = restore_one(c, l->rec, l->inos[i], !progress);
+			r = restore_one(c, l->rec, l->inos.inos[i], !progress);
 			if (r < 0)
 				return r;
 			if (r == 0)
 				continue;
-			l->inos[i] = 0;
+			l->inos.inos[i] = 0;
 			l->rec->restored++;
 			left--;
 		}
@@ -446,10 +435,10 @@ core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
 		r = staging_scan(c->st, collect_lost, &lost);
 	/* No power failed, so nothing of what was committed can be missing from the index, unless
 	 * somebody cut its log off. */
-	rec.behind = end == INDEX_KILLED && !index_is_new(c->ix) && lost.n > 0;
+	rec.behind = end == INDEX_KILLED && !index_is_new(c->ix) && lost.inos.n > 0;
 	if (rec.behind)
 		log_err("the index has lost its last changes (its log is damaged): %zu files that it doesn't "
-		    "know are put back by what is noted beside their bytes", lost.n);
+		    "know are put back by what is noted beside their bytes", lost.inos.n);
 	if (r >= 0)
 		r = restore_lost(c, &lost);
 	if (r >= 0 && rec.behind)
@@ -460,7 +449,7 @@ core_recover(struct core *c, enum index_end end, struct recovery *ret_recovery,
 	if (r >= 0 && rec.restored > 0)
 		r = recover_state(c, OBJECT_OPEN, &rec, recover_unstored);
 	free(missing.rows);
-	free(lost.inos);
+	free(lost.inos.inos);
 	rec.missing = NULL;
 	if (r < 0)
 		return error_set(err, r, "index and staging cache can't be brought together: %s",

@@ -37,7 +37,7 @@ settle_locked(struct core *c, struct node *n, struct inode *inode, bool *ret_was
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	stat_to_staged(&st, &now);
-	if (now.ctime != n->base_ctime || now.mtime != n->flushed.mtime)
+	if (now.ctime != n->flushed.ctime || now.mtime != n->flushed.mtime)
 		n->changed = true;
 	return index_mark_quiet(c->ix, n->ino, inode->generation, n->changed, &now, inode);
 }

@@ -215,6 +215,7 @@ core_new(const struct core_options *opt, struct core **ret_core)
 	}
 	lock_init(&c->table_lock, RANK_TABLE);
 	lock_cond_init(&c->reaped);
+	lock_init(&c->places_lock, RANK_QUEUE);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_init(&c->stripes[i], RANK_OBJECT);
 		lock_cond_init(&c->linked[i]);
@@ -230,6 +231,7 @@ core_free(struct core *c)
 
 	if (c == NULL)
 		return;
+	core_write_places(c);
 	for (i = 0; i < c->slot_count; i++) {
 		while (c->slots[i] != NULL) {
 			struct node *n = c->slots[i];
@@ -240,8 +242,10 @@ core_free(struct core *c)
 	}
 	free(c->slots);
 	free(c->doomed.inos);
+	free(c->places.inos);
 	lock_release(&c->table_lock);
 	(void)pthread_cond_destroy(&c->reaped);
+	lock_release(&c->places_lock);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_release(&c->stripes[i]);
 		(void)pthread_cond_destroy(&c->linked[i]);

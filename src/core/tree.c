@@ -12,53 +12,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Write an inode's place to its staged file.  What fails here costs comfort after the loss of
- * the index, no more. */
-void
-place_write(struct core *c, const struct inode *inode, uint64_t parent, const char *name)
-{
-	struct staging_place place = { .parent = parent, .generation = inode->generation,
-		.mode = inode->mode, .uid = inode->uid, .gid = inode->gid, .flags = inode->flags };
-	int r;
-
-	(void)snprintf(place.name, sizeof(place.name), "%s", name);
-	r = staging_place_write(c->st, inode->ino, &place);
-	if (r < 0 && r != -ENOENT)
-		(void)log_errno(r, "inode %ju: its place can't be written", (uintmax_t)inode->ino);
-}
-
-static bool
-has_place(const struct inode *inode)
-{
-	return (S_ISREG(inode->mode) || S_ISDIR(inode->mode)) && inode->state != OBJECT_REMOTE &&
-	    inode->ino != INDEX_ROOT;
-}
-
-/* The same for an inode that may have no staged file, or no name. */
-void
-place_update(struct core *c, uint64_t ino)
-{
-	char name[INDEX_NAME_MAX + 1];
-	struct inode inode;
-	uint64_t parent;
-
-	if (index_get(c->ix, ino, &inode) == 0 && has_place(&inode) &&
-	    index_place(c->ix, ino, &parent, name) == 0)
-		place_write(c, &inode, parent, name);
-}
-
-/* It was given this name just now.  Of several names the oldest is its place. */
-static void
-place_renamed(struct core *c, const struct inode *inode, uint64_t parent, const char *name)
-{
-	struct inode now;
-
-	if (!S_ISDIR(inode->mode) && inode->nlink > 1)
-		place_update(c, inode->ino);
-	else if (index_get(c->ix, inode->ino, &now) == 0 && has_place(&now))
-		place_write(c, &now, parent, name);
-}
-
 /* The processor wants to know: a name or what derivatives show of their original. */
 static void
 changed(struct core *c, uint64_t ino)
@@ -188,7 +141,7 @@ make(struct core *c, uint64_t parent, const char *name, uint32_t mode, uint64_t 
 	if (r < 0 && made)
 		discard_new(c, parent, name, S_ISDIR(mode));
 	if (r == 0 && S_ISDIR(mode))
-		place_update(c, ret_inode->ino);
+		place_due(c, ret_inode->ino);
 	if (r == 0 && ret_fd != NULL)
 		*ret_fd = TAKE_FD(fd);
 	else if (fd > 0)
@@ -292,7 +245,7 @@ core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struc
 		node_put(c, n);
 	}
 	node_touched(c, ino);
-	place_update(c, ino);
+	place_due(c, ino);
 	return answer(c, &inode, ret_attr);
 }
 
@@ -307,7 +260,7 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 	node_unlinked(c, &gone);
 	if (gone.nlink > 0) {
 		node_touched(c, gone.ino);
-		place_update(c, gone.ino);
+		place_due(c, gone.ino);
 	}
 	derived_gone(c, parent, name, (gone.flags & INODE_DERIVED) != 0);
 	return 0;
@@ -345,7 +298,6 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	uint32_t mode = reserved ? type_of(c, parent, name) : 0;
 	struct quiet quiet = quiet_for(c, newname);
 	struct index_renamed done;
-	struct node *n;
 	struct inode moved;
 	int r;
 
@@ -363,23 +315,14 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 	r = index_rename(c->ix, parent, name, newparent, newname, flags, &quiet, &done);
 	if (r < 0)
 		return r;
-	n = node_find(c, done.moved.ino);
-	if (n != NULL) {
-		node_lock(c, n);
-		atomic_store(&n->change, index_changes(c->ix));
-		/* Under its lock: a flush that read the old place has written it by now. */
-		place_renamed(c, &done.moved, newparent, newname);
-		node_unlock(c, n);
-		node_put(c, n);
-	} else {
-		place_renamed(c, &done.moved, newparent, newname);
-	}
+	node_touched(c, done.moved.ino);
+	place_due(c, done.moved.ino);
 	if (done.other.ino != 0) {
 		node_unlinked(c, &done.other);
 		if (S_ISDIR(done.other.mode) && done.other.nlink == 0)
 			reap_with_dir(c, quiet.now);
 		if ((flags & INDEX_EXCHANGE) != 0) {
-			place_update(c, done.other.ino);
+			place_due(c, done.other.ino);
 			node_touched(c, done.other.ino);
 		}
 	}
@@ -462,8 +405,7 @@ core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
 		core_forget(c, inode.ino, 1);
 		return fd;
 	}
-	/* Were the index lost, it would be nobody's file. */
-	(void)staging_place_bury(c->st, inode.ino);
+	place_due(c, inode.ino);
 	r = handle_new(c, &inode, flags, fd, ret_handle);
 	*ret_attr = (struct attr){ .inode = inode, .moving = true };
 	return r;

@@ -143,6 +143,7 @@ serve(struct fs *fs, struct fuse_buf *buf)
 		if (!atomic_load(&l->alarmed))
 			set_alarm(l);
 		fuse_session_process_buf(fs->se, buf);
+		core_write_places(fs->core);
 		lock_assert_none();
 	} while (my_turn != 0 && end_turn(l, my_turn));
 	my_turn = 0;

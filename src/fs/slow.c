@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * Requests that wait leave the loop, which has but two threads: those for the local disk and
- * those for a store, which may be down, apart from each other.
+ * Requests that wait leave the loop: those for the local disk and those for a store, which may be
+ * down, apart from each other.
  */
 #include "fs/private.h"
 
@@ -10,6 +10,7 @@
 #include <string.h>
 
 struct slow {
+	struct core *core;
 	fuse_req_t req;
 	void (*fn)(fuse_req_t req, const void *arg);
 	max_align_t arg[];
@@ -21,6 +22,7 @@ slow_run(void *arg)
 	struct slow *s = arg;
 
 	s->fn(s->req, s->arg);
+	core_write_places(s->core);
 	free(s);
 }
 
@@ -33,7 +35,7 @@ answer(fuse_req_t req, enum core_wait wait, void (*fn)(fuse_req_t req, const voi
 	struct slow *s = wait == WAITS_FOR_NOTHING ? NULL : malloc(sizeof(*s) + size);
 
 	if (s != NULL) {
-		*s = (struct slow){ .req = req, .fn = fn };
+		*s = (struct slow){ .core = fs->core, .req = req, .fn = fn };
 		if (size > 0)
 			memcpy(s->arg, arg, size);
 		if (jobq_put(q, slow_run, s) == 0)

@@ -425,7 +425,7 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
 	for (;;) {
 		uint64_t open = 0, remaining = 0;
 
-		core_reap(p->core);
+		(void)core_reap(p->core);
 		lock_take(&p->lock);
 		p->settle_all = true;
 		(void)pthread_cond_signal(&p->changed);

@@ -138,18 +138,23 @@ scheduler_run(void *arg)
 	lock_take(&s->lock);
 	while (!s->stop) {
 		int64_t until;
+		bool more;
 
 		s->woken = false;
 		lock_drop(&s->lock);
+		/* What the processor moved. */
+		core_write_places(s->core);
 		/* First, so that the key of what was replaced is free for what is there now. */
-		core_reap(s->core);
+		more = core_reap(s->core);
 		until = schedule(s);
 		if (clock_mono_ns() - collected > COLLECT_EVERY_NS) {
 			core_collect(s->core, false);
 			collected = clock_mono_ns();
-		} else if (until > collected + COLLECT_EVERY_NS) {
-			until = collected + COLLECT_EVERY_NS;
+		} else {
+			more = true;
 		}
+		if (more && until > collected + COLLECT_EVERY_NS)
+			until = collected + COLLECT_EVERY_NS;
 		atomic_store(&s->planned, clock_wall_ns() + until - clock_mono_ns());
 		lock_take(&s->lock);
 		while (!s->stop && !s->woken && lock_wait(&s->lock, &s->changed, until) == 0)
@@ -316,7 +321,7 @@ syncer_drain(struct syncer *s, uint64_t dir, int64_t deadline_mono_ns,
 	if (r < 0)
 		return r;
 	for (;; first = false) {
-		core_reap(s->core);
+		(void)core_reap(s->core);
 		drain_look(s, dir, &l);
 		held = l.p.busy + l.p.stuck + (l.p.busy + l.p.stuck > 0 ? l.waiting : 0);
 		/* close() returns before the kernel releases the file: give it a moment. */

@@ -366,6 +366,10 @@ class Mount:
     def files(self):
         return files_below(self.path)
 
+    def staged(self):
+        """Names (inode numbers) in the staging cache."""
+        return {p.name for p in (self.state_dir / "data").glob("??/*")}
+
     def log_tail(self, lines=40):
         try:
             text = self.log.read_text(errors="replace").splitlines()
@@ -436,8 +440,13 @@ class Minio:
         return self.client.head_object(Bucket=bucket, Key=key)
 
     def contents(self, bucket):
-        return {key.encode(): self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
-                for key in self.keys(bucket)}
+        found = {}
+        for key in self.keys(bucket):
+            try:
+                found[key.encode()] = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+            except self.client.exceptions.NoSuchKey:
+                pass        # removed since it was listed
+        return found
 
 
 def free_port():

@@ -518,6 +518,21 @@ def test_unlinked_during_upload_never_stays(new_mount, backend):
         raise AssertionError(f"these stay: {list(left)}") from None
 
 
+def test_what_is_removed_leaves_an_idle_mount_by_itself(stored):
+    """Nobody drains, and the scheduler has nothing else to wake for."""
+    stored.set(quiet_period="1h").remount()
+    before = stored.staged()
+    for n in range(30):
+        write(stored.path / f"f{n}", noise(1000, n))
+    stored.sync()
+    assert len(stored.staged()) == len(before) + 30
+    time.sleep(2.5)
+    for n in range(30):
+        os.unlink(stored.path / f"f{n}")
+    wait_until(lambda: stored.objects() == {}, 8)
+    wait_until(lambda: stored.staged() == before, 8)
+
+
 def test_a_second_name_is_no_second_object(stored):
     write(stored.path / "a", noise(100))
     os.link(stored.path / "a", stored.path / "b")
