@@ -7,7 +7,7 @@
  *	                     └─ any failure, or cancelled ─→ abort
  *
  *   1. Whatever begins is completed or aborted before the call returns; abort waits
- *      until no part is on its way, so nothing is left behind (but by a killed
+ *      until no part is on its way and the store has none, so nothing is left behind (but by a killed
  *      process, a server that is gone or an id that was lost with its answer: give the
  *      bucket a lifecycle rule).
  *   2. One pass over the file gives the hash of the whole (for the metadata, which
@@ -26,13 +26,15 @@
 #include "base/cleanup.h"
 #include "base/io.h"
 #include "base/lock.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { MIB = 1 << 20, CHUNK = 256 * 1024, WORKERS_MAX = 64 };
+enum { MIB = 1 << 20, CHUNK = 256 * 1024, WORKERS_MAX = 64, ABORTS = 5, ABORT_PAUSE_US = 50000 };
 
 struct part {
 	uint8_t sum[SHA256_LEN];	/* uploads only */
@@ -338,15 +340,39 @@ complete(struct upload *up, struct backend_tag *tag, struct error *err)
 	return r;
 }
 
+/* One request about the upload as a whole. */
+static int
+send_about(struct upload *up, const char *method, const char *root)
+{
+	struct s3_pair query[] = { { "uploadId", up->id } };
+	struct s3_request req = { .method = method, .key = up->key, .query = query, .query_count = 1,
+		.root = root };
+	struct s3_reply reply = {0};
+	int r = s3_send(up->s, &req, &reply, NULL);
+
+	s3_reply_release(&reply);
+	return r;
+}
+
+/* A store may still be at a part whose request was given up, and keep it after the abort: it is
+ * asked whether it has the upload, and told again (AbortMultipartUpload in the S3 API reference). */
 static void
 abort_upload(struct upload *up)
 {
-	struct s3_pair query[] = { { "uploadId", up->id } };
-	struct s3_request req = { .method = "DELETE", .key = up->key, .query = query, .query_count = 1 };
-	struct s3_reply reply = {0};
+	unsigned i;
+	int r = 0;
 
-	(void)s3_send(up->s, &req, &reply, NULL);
-	s3_reply_release(&reply);
+	for (i = 0; r == 0 && i < ABORTS; i++) {
+		if (i > 0)
+			(void)usleep(ABORT_PAUSE_US << i);
+		r = send_about(up, "DELETE", NULL);
+		if (r == 0)
+			r = send_about(up, "GET", "ListPartsResult");
+	}
+	if (r != -ENOENT)
+		log_warn("%s at %s, bucket %s: parts of %.200s may be left behind (upload %.100s): give the bucket "
+		    "a lifecycle rule that aborts incomplete uploads", up->s->name, up->s->endpoint, up->s->bucket,
+		    up->key, up->id);
 }
 
 static int
