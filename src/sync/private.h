@@ -27,9 +27,10 @@ struct syncer {
 	pthread_t scheduler;
 	struct lock lock;		/* RANK_QUEUE: all below */
 	pthread_cond_t changed;
-	bool stop, woken;
+	bool stop;
+	int64_t asked;			/* monotonic ns: the scheduler is to look then at the latest; 0: now */
 	_Atomic bool stopping;		/* what is under way ends, what waits isn't begun */
-	_Atomic int64_t planned;	/* wall clock ns of the scheduler's next look */
+	_Atomic int64_t planned;	/* wall clock ns of its next look; INT64_MAX: it isn't asleep */
 	struct flight flights[IN_FLIGHT_MAX];	/* id 0: free */
 	size_t n_flights;
 };

@@ -69,7 +69,7 @@ flight_run(void *arg)
 	lock_take(&s->lock);
 	f->id = 0;
 	s->n_flights--;
-	s->woken = true;
+	s->asked = 0;
 	(void)pthread_cond_broadcast(&s->changed);
 	lock_drop(&s->lock);
 }
@@ -128,6 +128,23 @@ schedule(struct syncer *s)
 	return clock_mono_ns() + next;
 }
 
+/* Until then, or until somebody asks for an earlier look; the lock is held. */
+static void
+sleep_until(struct syncer *s, int64_t until)
+{
+	int64_t now, end;
+
+	for (;;) {
+		now = clock_mono_ns();
+		end = s->asked < until ? s->asked : until;
+		if (s->stop || end <= now)
+			break;
+		atomic_store(&s->planned, clock_wall_ns() + end - now);
+		(void)lock_wait(&s->lock, &s->changed, end);
+	}
+	atomic_store(&s->planned, INT64_MAX);
+}
+
 static void *
 scheduler_run(void *arg)
 {
@@ -140,9 +157,10 @@ scheduler_run(void *arg)
 		int64_t until;
 		bool more;
 
-		s->woken = false;
+		/* What is asked for from here on counts for the next look. */
+		s->asked = INT64_MAX;
 		lock_drop(&s->lock);
-		/* What the processor moved. */
+		/* Of what the processor took away. */
 		core_write_places(s->core);
 		/* First, so that the key of what was replaced is free for what is there now. */
 		more = core_reap(s->core);
@@ -155,12 +173,8 @@ scheduler_run(void *arg)
 		}
 		if (more && until > collected + COLLECT_EVERY_NS)
 			until = collected + COLLECT_EVERY_NS;
-		atomic_store(&s->planned, clock_wall_ns() + until - clock_mono_ns());
 		lock_take(&s->lock);
-		while (!s->stop && !s->woken && lock_wait(&s->lock, &s->changed, until) == 0)
-			;
-		/* From now until the next plan every wake counts. */
-		atomic_store(&s->planned, INT64_MAX);
+		sleep_until(s, until);
 		busy = s->n_flights > 0;
 		if (busy && !s->stop) {
 			lock_drop(&s->lock);
@@ -175,10 +189,12 @@ scheduler_run(void *arg)
 void
 syncer_wake(struct syncer *s, int64_t due)
 {
+	int64_t now = clock_wall_ns(), when = due <= now ? 0 : clock_mono_ns() + due - now;
+
 	if (due >= atomic_load(&s->planned))
 		return;
 	lock_take(&s->lock);
-	s->woken = true;
+	s->asked = when < s->asked ? when : s->asked;
 	(void)pthread_cond_broadcast(&s->changed);
 	lock_drop(&s->lock);
 }
