@@ -28,8 +28,9 @@ struct listing {
 	size_t size, used;		/* of buf; used: what the entries take, too */
 	struct entry *entries;
 	size_t n, room;
-	char *names;			/* each ends with NUL */
-	size_t names_len, names_room;
+	char *names;			/* each ends with NUL; of `size` too, as no entry is shorter than its name */
+	size_t names_len;
+	bool short_of_memory;
 };
 
 void
@@ -69,21 +70,20 @@ put_entry(struct listing *l, size_t at, const char *name, const struct attr *att
 	}
 }
 
-/* Room for at least `more` elements beyond `n`. */
-static bool
-grow(void **array, size_t *room, size_t n, size_t more, size_t element)
+static struct entry *
+next_entry(struct listing *l)
 {
-	size_t want = *room == 0 ? 64 * more : *room * 2;
-	void *p;
+	if (l->n == l->room) {
+		size_t room = l->room == 0 ? 64 : l->room * 2;
+		struct entry *entries = realloc(l->entries, room * sizeof(*entries));
 
-	if (n + more <= *room)
-		return true;
-	p = realloc(*array, want * element);
-	if (p == NULL)
-		return false;
-	*array = p;
-	*room = want;
-	return true;
+		l->short_of_memory = entries == NULL;
+		if (entries == NULL)
+			return NULL;
+		l->entries = entries;
+		l->room = room;
+	}
+	return &l->entries[l->n++];
 }
 
 static bool
@@ -91,17 +91,16 @@ collect_entry(void *arg, const struct index_entry *e)
 {
 	size_t len = strlen(e->name) + 1, size;
 	struct listing *l = arg;
+	struct entry *entry;
 
 	if (l->dir == INDEX_ROOT && strcmp(e->name, ".tbfs") == 0)
 		return true;
 	if (core_is_hidden(req_core(l->req), &e->inode))
 		return true;
 	size = entry_size(l, e->name);
-	if (size > l->size - l->used ||
-	    !grow((void **)&l->entries, &l->room, l->n, 1, sizeof(*l->entries)) ||
-	    !grow((void **)&l->names, &l->names_room, l->names_len, len, 1))
+	if (size > l->size - l->used || (entry = next_entry(l)) == NULL)
 		return false;
-	l->entries[l->n++] = (struct entry){ e->cookie, l->names_len, e->inode };
+	*entry = (struct entry){ e->cookie, l->names_len, e->inode };
 	memcpy(l->names + l->names_len, e->name, len);
 	l->names_len += len;
 	l->used += size;
@@ -167,11 +166,14 @@ list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 	int r;
 
 	l.buf = malloc(size);
-	r = l.buf == NULL ? -ENOMEM : listing_dots(&l, &off);
+	l.names = malloc(size);
+	r = l.buf == NULL || l.names == NULL ? -ENOMEM : listing_dots(&l, &off);
 	dots = l.used;
 	if (r == 0 && off >= OFFSET_DOTDOT)
 		r = index_readdir(core_index(req_core(req)), ino, (uint64_t)off - OFFSET_DOTDOT,
 		    collect_entry, &l);
+	if (r == 0 && l.short_of_memory)
+		r = -ENOMEM;
 	if (r == 0)
 		complete_entries(&l, dots);
 	if (r < 0)

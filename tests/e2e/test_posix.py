@@ -180,6 +180,17 @@ def test_a_replaced_name_is_listed_once(tree):
     assert sorted(s for s in seen if s.startswith("name-")) == names
 
 
+@pytest.mark.smoke
+@pytest.mark.parametrize("lengths", [[2, 3, 4, 5, 255], [1, *[255] * 60], [255, *range(1, 255)],
+                                     [n % 255 + 1 for n in range(0, 255 * 40, 89)]], ids=["jump", "long", "all", "mixed"])
+def test_names_of_all_lengths_are_listed(tree, lengths):
+    names = sorted({f"{n:03}"[-length:] + "x" * (length - 3) for n, length in enumerate(lengths)})
+    for name in names:
+        os.close(os.open(tree / name, os.O_CREAT | os.O_WRONLY))
+    assert sorted(os.listdir(tree)) == names
+    assert sorted(e.name for e in os.scandir(tree) if e.stat().st_nlink == 1) == names
+
+
 def test_unlink_while_reading_the_directory_empties_it(tree):
     for n in range(1500):
         os.close(os.open(tree / f"f{n}", os.O_CREAT | os.O_WRONLY))
