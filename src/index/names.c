@@ -128,8 +128,8 @@ inode_insert(struct db *db, const struct inode *i)
 int
 dentry_insert(struct db *db, uint64_t parent, const char *name, uint64_t id, uint64_t ino)
 {
-	return db_run(db, "INSERT INTO dentry VALUES(?,?,?,?)", "ibii", (int64_t)parent, name,
-	    (int)strlen(name), (int64_t)id, (int64_t)ino);
+	return db_run(db, "INSERT INTO dentry VALUES(?,?,?,?)", "iibi", (int64_t)parent, (int64_t)id, name,
+	    (int)strlen(name), (int64_t)ino);
 }
 
 int

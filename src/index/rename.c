@@ -89,6 +89,18 @@ rename_replace(struct db *db, const struct rename_call *c, const struct inode *s
 	return r;
 }
 
+/* Within one directory the row and its other index stay where they are. */
+static int
+dentry_move(struct db *db, const struct rename_call *c)
+{
+	if (c->parent == c->newparent)
+		return db_run(db, "UPDATE dentry SET name=? WHERE parent=? AND name=?", "bib", c->newname,
+		    (int)strlen(c->newname), (int64_t)c->parent, c->name, (int)strlen(c->name));
+	return db_run(db, "UPDATE dentry SET parent=?, name=? WHERE parent=? AND name=?", "ibib",
+	    (int64_t)c->newparent, c->newname, (int)strlen(c->newname), (int64_t)c->parent, c->name,
+	    (int)strlen(c->name));
+}
+
 static int
 rename_move(struct db *db, const struct rename_call *c, struct inode *src, struct inode *dst)
 {
@@ -105,9 +117,7 @@ rename_move(struct db *db, const struct rename_call *c, struct inode *src, struc
 		if (r == 0)
 			r = dentry_delete(db, c->parent, c->name);
 	} else if (r == 0) {
-		r = db_run(db, "UPDATE dentry SET parent=?, name=? WHERE parent=? AND name=?", "ibib",
-		    (int64_t)c->newparent, c->newname, (int)strlen(c->newname), (int64_t)c->parent, c->name,
-		    (int)strlen(c->name));
+		r = dentry_move(db, c);
 	}
 	if (r == 0 && !derived) {
 		src->ctime = c->now;

@@ -27,9 +27,25 @@ enum {
 #define SCHEMA_2 \
 	"CREATE TABLE quota(dir INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, files INTEGER NOT NULL);"
 
-/* What version 3 added: INODE_XATTRS. */
+/* In the order of readdir; id is its cookie, never reused, and kept by a rename, which changes
+ * the name and nothing else where the directory stays the same. */
+#define SCHEMA_DENTRY \
+	"CREATE TABLE dentry(parent INTEGER NOT NULL, id INTEGER NOT NULL, name BLOB NOT NULL," \
+	" ino INTEGER NOT NULL, PRIMARY KEY(parent, id)) WITHOUT ROWID;" \
+	"CREATE UNIQUE INDEX dentry_name ON dentry(parent, name);" \
+	"CREATE INDEX dentry_ino ON dentry(ino, id);"	/* the oldest name first */
+
+/* What version 3 changed: INODE_XATTRS, and the key of dentry. */
 #define SCHEMA_3 \
-	"UPDATE inode SET flags=flags|8 WHERE ino IN (SELECT ino FROM xattr);"
+	"UPDATE inode SET flags=flags|8 WHERE ino IN (SELECT ino FROM xattr);" \
+	"DROP INDEX dentry_order; DROP INDEX dentry_ino; ALTER TABLE dentry RENAME TO dentry_2;" \
+	SCHEMA_DENTRY \
+	/* Derived files could come into a directory that was removed. */ \
+	"UPDATE inode SET nlink=0 WHERE (flags & 1)<>0 AND ino IN (SELECT ino FROM dentry_2" \
+	" WHERE parent NOT IN (SELECT ino FROM inode WHERE nlink>0));" \
+	"INSERT INTO dentry SELECT parent, id, name, ino FROM dentry_2" \
+	" WHERE parent IN (SELECT ino FROM inode WHERE nlink>0) ORDER BY parent, id;" \
+	"DROP TABLE dentry_2;"
 
 static const char schema_sql[] =
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -44,11 +60,7 @@ static const char schema_sql[] =
 	"CREATE TABLE symlink(ino INTEGER PRIMARY KEY, target BLOB NOT NULL);"
 	"CREATE TABLE xattr(ino INTEGER NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,"
 	" PRIMARY KEY(ino, name)) WITHOUT ROWID;"
-	/* id: the readdir cookie, never reused; a rename keeps it. */
-	"CREATE TABLE dentry(parent INTEGER NOT NULL, name BLOB NOT NULL, id INTEGER NOT NULL,"
-	" ino INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
-	"CREATE INDEX dentry_order ON dentry(parent, id);"
-	"CREATE INDEX dentry_ino ON dentry(ino);"
+	SCHEMA_DENTRY
 	"CREATE TABLE object(id INTEGER PRIMARY KEY AUTOINCREMENT, status INTEGER NOT NULL,"
 	" backend TEXT NOT NULL, key TEXT NOT NULL, ino INTEGER NOT NULL, generation INTEGER NOT NULL,"
 	" put_generation INTEGER NOT NULL, size INTEGER NOT NULL, sha256 BLOB, etag TEXT NOT NULL,"

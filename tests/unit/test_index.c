@@ -716,13 +716,24 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &file_tmpl, NULL, &inode), 0);
 	assert_int_equal(index_xattr_set(rig.ix, inode.ino, "user.a", "1", 1, 0, 7), 0);
 	index_close(rig.ix, true);
-	on_file(&rig, "index.db", "DROP TABLE quota; UPDATE inode SET flags=0; PRAGMA user_version=1", NULL);
+	on_file(&rig, "index.db", "DROP TABLE quota; UPDATE inode SET flags=0;"
+	    "DROP INDEX dentry_name; DROP INDEX dentry_ino; ALTER TABLE dentry RENAME TO dentry_3;"
+	    "CREATE TABLE dentry(parent INTEGER NOT NULL, name BLOB NOT NULL, id INTEGER NOT NULL,"
+	    " ino INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
+	    "CREATE INDEX dentry_order ON dentry(parent, id); CREATE INDEX dentry_ino ON dentry(ino);"
+	    "INSERT INTO dentry SELECT parent, name, id, ino FROM dentry_3; DROP TABLE dentry_3;"
+	    /* What an older one left: a derived file in a directory that was removed. */
+	    "INSERT INTO inode SELECT 900, mode, 1, uid, gid, rdev, size, atime, mtime, ctime, btime, 1,"
+	    " state, generation, synced_generation, staged_mtime, 0 FROM inode WHERE ino<>1;"
+	    "INSERT INTO dentry VALUES(800, 'lost', 900, 900); PRAGMA user_version=1", NULL);
 	rig_open(&rig);
 	take_snapshot(&rig);
 	on_file(&rig, "snapshot", "PRAGMA user_version", &number);
 	assert_int_equal(number, 1);
 	on_file(&rig, "snapshot", "SELECT count(*) FROM dentry", &number);
-	assert_int_equal(number, 1);
+	assert_int_equal(number, 2);
+	assert_int_equal(index_get(rig.ix, 900, &inode), 0);
+	assert_int_equal(inode.nlink, 0);
 	/* What the new one knows works, and what the old one held is there. */
 	assert_int_equal(index_lookup(rig.ix, INDEX_ROOT, "a", &inode), 0);
 	assert_int_equal(index_xattr_get(rig.ix, inode.ino, "user.a", value, sizeof(value)), 1);
