@@ -44,7 +44,7 @@ remove_entry(struct core *c, uint64_t parent, const char *name)
 	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
 		r = -EEXIST;
 	if (r == 0)
-		r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, now, &gone) :
+		r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_DERIVED, now, &gone) :
 		    index_unlink(c->ix, parent, name, now, &gone);
 	if (r < 0)
 		return r;

@@ -115,6 +115,18 @@ index_derived_forget(struct index *ix, uint64_t ino)
 	return db_end(ix, db_run(&ix->writer, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino));
 }
 
+int
+index_derive_unnamed(struct index *ix, uint64_t ino)
+{
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	/* Where the row is gone, the work is what its reaping asked for. */
+	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=6 AND id=?1"
+	    " AND EXISTS(SELECT 1 FROM inode WHERE ino=?1 AND nlink=0)", "i", (int64_t)ino));
+}
+
 void
 derivation_release(struct derivation *d)
 {

@@ -126,9 +126,9 @@ int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name
 /* *ret_inode is the row after it lost this name; nlink 0: reap it when nobody holds it. */
 int index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
     struct inode *ret_inode);
-/* For a user a directory that holds nothing but derived files counts as empty and takes them
- * along, unless it is a derived one itself. */
-enum index_rmdir_how { INDEX_RMDIR_USER, INDEX_RMDIR_EMPTY, INDEX_RMDIR_ALL };
+/* A directory that holds nothing but derived files counts as empty and takes them along, or is to
+ * be empty: the processor goes on making some while `rm -r` is at work. */
+enum index_rmdir_how { INDEX_RMDIR_DERIVED, INDEX_RMDIR_EMPTY };
 int index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdir_how how,
     int64_t now, struct inode *ret_inode);
 
@@ -449,6 +449,9 @@ int index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d);
 int index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path);
 /* The derivatives are gone, or are to be made again. */
 int index_derived_forget(struct index *ix, uint64_t ino);
+/* It has no name any more: what was derived from it is the business of its reaping, which leaves
+ * `rm -r` the time to get there first. */
+int index_derive_unnamed(struct index *ix, uint64_t ino);
 /* How many originals could not be derived. */
 uint64_t index_derive_failed(struct index *ix);
 void derivation_release(struct derivation *d);

@@ -296,8 +296,9 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 	if (r < 0)
 		return r;
 	r = parent_check(db, parent, &dir);
-	if (r == 0)
-		r = dentry_find(db, parent, name, &gone);
+	if (r < 0)
+		return db_end(ix, r);
+	r = dentry_find(db, parent, name, &gone);
 	/* What a user made there is his. */
 	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
 		r = -EEXIST;
@@ -367,11 +368,10 @@ remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 int
 empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int64_t now)
 {
-	bool derived = (dir->flags & INODE_DERIVED) != 0;
 	int64_t one;
 	int r;
 
-	if (how == INDEX_RMDIR_ALL || (how == INDEX_RMDIR_USER && !derived)) {
+	if (how == INDEX_RMDIR_DERIVED) {
 		r = only_derived(db, dir->ino);
 		return r == 0 ? remove_derived(db, dir->ino, now, 0) : r;
 	}

@@ -81,7 +81,7 @@ rename_replace(struct db *db, const struct rename_call *c, const struct inode *s
 	if (!S_ISDIR(dst->mode) && S_ISDIR(src->mode))
 		return -ENOTDIR;
 	if (S_ISDIR(dst->mode))
-		r = empty_dir(db, dst, INDEX_RMDIR_USER, c->now);
+		r = empty_dir(db, dst, INDEX_RMDIR_DERIVED, c->now);
 	if (r == 0)
 		r = inode_unlinked(db, dst, c->now);
 	if (r == 0 && !S_ISDIR(dst->mode) && dst->nlink > 0 && dst->object != 0)

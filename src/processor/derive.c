@@ -253,6 +253,9 @@ derive(struct derive *d)
 		r = commit(d, &res);
 		if (r == 0)
 			look_again(p, &d->inode, d->keep);
+		/* It, or its folder, is gone. */
+		if (r == -ENOENT)
+			r = -ESTALE;
 		if (r < 0 && r != -ESTALE)
 			(void)error_set(&err, r, "its derivatives can't be kept: %s", strerror(-r));
 		extract_result_release(&res);
@@ -295,6 +298,10 @@ derive_run(struct processor *p, uint64_t ino)
 
 	if (r == -EBUSY) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() + BUSY_NS, WAIT_WRITER);
+		return;
+	}
+	if (r == 0 && d.inode.nlink == 0) {
+		(void)index_derive_unnamed(p->ix, ino);
 		return;
 	}
 	if (r < 0 || !S_ISREG(d.inode.mode) || (d.inode.flags & INODE_DERIVED) != 0 ||

@@ -17,7 +17,7 @@ from PIL import Image
 
 import rig
 import syscalls
-from rig import MEDIA, keep_path, noise, read, run, wait_until, write
+from rig import MEDIA, keep_path, noise, originals, read, run, wait_until, write
 from test_posix import raises
 
 SIZES = {"256.webp": (256, "WEBP", "image/webp"), "720.webp": (720, "WEBP", "image/webp"),
@@ -493,6 +493,21 @@ def test_rm_r_of_a_keep(keep):
     mount, folder = keep
     run("rm", "-r", folder)
     assert not folder.exists()
+
+
+def test_rm_r_of_keeps_while_they_are_processed(new_mount):
+    mount = new_mount(quiet_period="50ms").start()
+    for n in range(15):
+        folder = keep_path(mount.path, 1, n)
+        for k in range(20):
+            put(folder, "no_exif.jpg", f"{k}.jpg")
+        time.sleep(0.06 * n)
+        run("rm", "-r", folder)
+        assert not folder.exists()
+    mount.sync(derived=True)
+    assert originals(mount.files()) == {}
+    wait_until(lambda: mount.objects() == {}, 20, 0.2)
+    assert not any(state["count"] for state in mount.status()["files"].values())
 
 
 def test_moving_a_keep_moves_all(keep):

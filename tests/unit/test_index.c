@@ -422,6 +422,48 @@ test_a_large_transaction_is_whole_or_not_at_all(void **state)
 	assert_true(n > 2);
 }
 
+/* ---- derived files ---- */
+
+static void
+test_nothing_derived_comes_into_a_removed_directory(void **state)
+{
+	struct inode tmpl = file_tmpl, new, gone;
+	struct rig rig;
+	uint64_t dir;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	tmpl.flags = INODE_DERIVED;
+	assert_int_equal(index_create_unnamed(rig.ix, &tmpl, &new), 0);
+	assert_int_equal(index_rmdir(rig.ix, INDEX_ROOT, "d", INDEX_RMDIR_DERIVED, 7, &gone), 0);
+	assert_int_equal(index_link_over(rig.ix, new.ino, dir, "a", 8, &gone), -ENOENT);
+	assert_int_equal(index_reap(rig.ix, dir), 0);
+	assert_int_equal(index_link_over(rig.ix, new.ino, dir, "a", 8, &gone), -ENOENT);
+	assert_int_equal(rig_count(&rig, dir), 0);
+	rig_down(&rig);
+}
+
+static void
+test_removing_takes_derived_files_along(void **state)
+{
+	struct inode tmpl = dir_tmpl, thumbs, file, gone;
+	struct rig rig;
+	uint64_t dir;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	tmpl.flags = INODE_DERIVED;
+	assert_int_equal(index_create(rig.ix, dir, "thumbs", &tmpl, NULL, &thumbs), 0);
+	assert_int_equal(index_create(rig.ix, thumbs.ino, "a", &file_tmpl, NULL, &file), 0);
+	assert_int_equal(index_rmdir(rig.ix, dir, "thumbs", INDEX_RMDIR_EMPTY, 7, &gone), -ENOTEMPTY);
+	assert_int_equal(index_rmdir(rig.ix, dir, "thumbs", INDEX_RMDIR_DERIVED, 7, &gone), 0);
+	assert_int_equal(index_create(rig.ix, dir, "mine", &file_tmpl, NULL, &file), 0);
+	assert_int_equal(index_rmdir(rig.ix, INDEX_ROOT, "d", INDEX_RMDIR_DERIVED, 7, &gone), -ENOTEMPTY);
+	rig_down(&rig);
+}
+
 /* ---- rows in memory ---- */
 
 enum { CHANGES = 3000 };
@@ -777,6 +819,8 @@ main(void)
 		cmocka_unit_test(test_every_full_disk_leaves_what_was_answered),
 		cmocka_unit_test(test_a_refused_group_is_nobodys),
 		cmocka_unit_test(test_a_large_transaction_is_whole_or_not_at_all),
+		cmocka_unit_test(test_nothing_derived_comes_into_a_removed_directory),
+		cmocka_unit_test(test_removing_takes_derived_files_along),
 		cmocka_unit_test(test_no_row_is_older_than_what_was_answered),
 		cmocka_unit_test(test_changed_rows_are_in_memory),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
