@@ -106,6 +106,7 @@ struct config {
 	char *name;			/* the mountpoint escaped as `systemd-escape --path` does */
 	char *config_file;		/* the last file loaded; NULL: none */
 	char *mount_options;		/* comma-separated, for the mount call: "ro,nosuid"; never NULL after finish */
+	bool noatime, nodiratime;	/* reading moves no atime; that of directories */
 	bool remount;			/* so is remount: they are for what is mounted */
 	char *fsname;			/* source that /proc/mounts shows; "tbfs" */
 	const char *config_dir;		/* where <name>.conf is looked for: /etc/tbfs (tests change it) */

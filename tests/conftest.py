@@ -4,7 +4,9 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +100,15 @@ def tree(shared):
     path.mkdir()
     path.chmod(0o777)
     return path
+
+
+@pytest.fixture
+def bare():
+    """A directory beside, on the disk that the mounts stage on, open to all."""
+    path = Path(tempfile.mkdtemp(prefix="bare.", dir=rig.ROOT))
+    path.chmod(0o777)
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ make_core(struct daemon *d, enum index_end end, struct error *err)
 	CLEANUP_FREE char *control = config_control_path(d->cfg);
 	struct core_options opt = { .index = d->index, .staging = d->staging,
 		.quiet_period = d->cfg->quiet_period, .temp_delay = d->cfg->temp_name_delay,
-		.control_path = control,
+		.control_path = control, .noatime = d->cfg->noatime, .nodiratime = d->cfg->nodiratime,
 		.hide_derived = d->cfg->derived == CONFIG_DERIVED_HIDDEN,
 		.derive = d->cfg->derived != CONFIG_DERIVED_OFF };
 	struct recovery rec;

@@ -162,7 +162,6 @@ remount(const struct mount_request *req)
 		{ "suid", 0, MS_NOSUID }, { "nodev", MS_NODEV, 0 }, { "dev", 0, MS_NODEV },
 		{ "noexec", MS_NOEXEC, 0 }, { "exec", 0, MS_NOEXEC }, { "sync", MS_SYNCHRONOUS, 0 },
 		{ "async", 0, MS_SYNCHRONOUS }, { "noatime", MS_NOATIME, MS_RELATIME },
-		{ "nodiratime", MS_NODIRATIME, 0 },
 	};
 	CLEANUP_FREE char *words = strdup(req->cfg.mount_options != NULL ? req->cfg.mount_options : "");
 	char *rest = words, *word, point[PATH_MAX];
@@ -174,8 +173,7 @@ remount(const struct mount_request *req)
 	if (locate_resolve(req->mountpoint, point) < 0 || !locate_mount_at(point, &m) ||
 	    strcmp(m.type, LOCATE_TYPE) != 0 || statvfs(point, &st) < 0)
 		return cmd_fail(EXIT_NOT_DONE, "%s is no tbfs mount: nothing to remount", req->mountpoint);
-	now = st.f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_NOATIME |
-	    MS_NODIRATIME);
+	now = st.f_flag & (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_NOATIME);
 	now |= (st.f_flag & ST_RELATIME) != 0 ? MS_RELATIME : 0ul;
 	while (rest != NULL && (word = strsep(&rest, ",")) != NULL)
 		for (i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
@@ -297,6 +295,9 @@ cmd_mount_helper(int argc, char **argv)
 		if (argv[c][0] == '-' && argv[c][1 + strspn(argv[c] + 1, "sfnv")] == '\0' &&
 		    strchr(argv[c], 's') != NULL)
 			req.sloppy = true;
+	/* mount(8) hands on what differs from its defaults, which those of a FUSE mount aren't. */
+	if (geteuid() == 0 && take_options(&req, "suid,dev", &err) < 0)
+		code = cmd_fail_error(EXIT_USAGE, &err);
 	while (code == EXIT_DONE && (c = getopt(argc, argv, "sfnvN:o:t:")) != -1) {
 		if (c == 'f')
 			req.fake = true;

@@ -17,7 +17,7 @@
 /* For the mount call: what libfuse 3.14 and fusermount3 understand. */
 static const char *const kept_options[] = {
 	"ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "async", "sync", "dirsync",
-	"noatime", "nodiratime", NULL,
+	"noatime", NULL,
 };
 /* For mount(8), fstab and systemd; a trailing '*' stands for any rest. */
 static const char *const ignored_options[] = {
@@ -80,6 +80,13 @@ take_option(struct config *cfg, char *word, bool sloppy, struct error *err)
 {
 	char *equal;
 
+	/* The kernel leaves these times to a FUSE file system. */
+	if (strcmp(word, "noatime") == 0 || strcmp(word, "ro") == 0)
+		cfg->noatime = true;
+	if (strcmp(word, "nodiratime") == 0) {
+		cfg->nodiratime = true;
+		return 0;
+	}
 	if (listed(kept_options, word)) {
 		if (keep_option(cfg, word) < 0)
 			return error_set(err, -ENOMEM, "out of memory");

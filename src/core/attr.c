@@ -12,6 +12,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#define ATIME_STALE_NS (24 * 3600 * NSEC_PER_SEC)	/* relatime moves one that is older in any case */
+
 /* Of 512 bytes, on a disk with blocks of 4 KiB. */
 static uint64_t
 blocks_for(uint64_t size)
@@ -20,11 +22,12 @@ blocks_for(uint64_t size)
 }
 
 void
-stat_to_staged(const struct stat *st, struct staged_stat *ret_staged)
+stat_to_staged(const struct core *c, const struct stat *st, struct staged_stat *ret_staged)
 {
 	*ret_staged = (struct staged_stat){
 		.size = (uint64_t)st->st_size,
-		.atime = timespec_to_ns(st->st_atim),
+		/* The staging disk moves it by its own rules. */
+		.atime = c->opt.noatime ? STAGED_ATIME_OMIT : timespec_to_ns(st->st_atim),
 		.mtime = timespec_to_ns(st->st_mtim),
 		.ctime = timespec_to_ns(st->st_ctim),
 		/* Its attributes, ours, may take a block more. */
@@ -46,6 +49,31 @@ is_open(struct core *c, uint64_t ino)
 	open = atomic_load(&n->opens) > 0;
 	node_put(c, n);
 	return open;
+}
+
+static bool
+moves_atime(const struct core *c, const struct inode *row, int64_t now)
+{
+	if (c->opt.noatime || (c->opt.nodiratime && S_ISDIR(row->mode)))
+		return false;
+	return row->atime <= row->mtime || row->atime <= row->ctime || now - row->atime >= ATIME_STALE_NS;
+}
+
+bool
+core_access_moves(struct core *c, uint64_t ino)
+{
+	struct inode row;
+
+	return index_get(c->ix, ino, &row) == 0 && moves_atime(c, &row, clock_wall_ns());
+}
+
+void
+core_accessed(struct core *c, uint64_t ino)
+{
+	struct inode row, to = { .atime = clock_wall_ns() };
+
+	if (index_get(c->ix, ino, &row) == 0 && moves_atime(c, &row, to.atime))
+		(void)index_set_attr(c->ix, ino, ATTR_ATIME, &to, &row);
 }
 
 void
@@ -72,7 +100,7 @@ core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr)
 		if (ret_attr->inode.mtime != inode->staged_mtime && ret_attr->inode.mtime > inode->ctime)
 			ret_attr->inode.ctime = ret_attr->inode.mtime;
 	}
-	if (timespec_to_ns(st.st_atim) > inode->atime)
+	if (!c->opt.noatime && timespec_to_ns(st.st_atim) > inode->atime)
 		ret_attr->inode.atime = timespec_to_ns(st.st_atim);
 }
 
@@ -139,6 +167,19 @@ core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_
 	struct inode inode;
 	int r = index_lookup(c->ix, parent, name, &inode);
 
+	if (r == 0)
+		core_entry(c, &inode, ret_attr);
+	return r;
+}
+
+int
+core_lookup_handle(struct core *c, uint64_t ino, struct attr *ret_attr)
+{
+	struct inode inode;
+	int r = index_get(c->ix, ino, &inode);
+
+	if (r == 0 && inode.nlink == 0)
+		r = -ENOENT;
 	if (r == 0)
 		core_entry(c, &inode, ret_attr);
 	return r;
@@ -213,19 +254,39 @@ set_staged_times(struct core *c, const struct inode *row, unsigned set, const st
 	return staging_set_times(c->st, row->ino, times);
 }
 
-/* setuid and setgid as they remain after somebody without privilege changed owner or bytes. */
-static uint32_t
-without_privilege(uint32_t mode)
+bool
+caller_is_outsider(const struct caller *who, uint32_t gid)
 {
-	mode &= ~(uint32_t)S_ISUID;
-	if ((mode & S_IXGRP) != 0)
+	return who->uid != 0 && who->gid != gid &&
+	    (who->has_group == NULL || !who->has_group(who->arg, gid));
+}
+
+/* setuid and setgid as they remain after `who` changed owner or bytes: setgid without the group's
+ * x bit, once for mandatory locks, only who belongs to the group may keep. */
+static uint32_t
+without_privilege(const struct inode *row, const struct caller *who)
+{
+	uint32_t mode = row->mode & ~(uint32_t)S_ISUID;
+
+	if ((mode & S_ISGID) != 0 && ((mode & S_IXGRP) != 0 || caller_is_outsider(who, row->gid)))
 		mode &= ~(uint32_t)S_ISGID;
 	return mode;
 }
 
+static bool
+has_writers(struct core *c, uint64_t ino)
+{
+	struct node *n = node_find(c, ino);
+	bool has = n != NULL && atomic_load(&n->writers) > 0;
+
+	if (n != NULL)
+		node_put(c, n);
+	return has;
+}
+
 int
 core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
-    struct attr *ret_attr)
+    const struct caller *who, struct attr *ret_attr)
 {
 	int64_t now = clock_wall_ns();
 	struct inode row, new = *to;
@@ -247,8 +308,11 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 	if (r < 0)
 		return r;
 	if ((set & (SET_UID | SET_GID | SET_KILL_PRIV)) != 0 && (set & SET_MODE) == 0 &&
-	    !S_ISDIR(row.mode) && without_privilege(row.mode) != row.mode) {
-		new.mode = without_privilege(row.mode);
+	    !S_ISDIR(row.mode) && without_privilege(&row, who) != row.mode) {
+		/* The kernel asks for the same after a write and for chown(-1, -1). */
+		if (set == SET_KILL_PRIV && who->uid != 0 && who->uid != row.uid && !has_writers(c, ino))
+			return -EPERM;
+		new.mode = without_privilege(&row, who);
 		mask |= ATTR_MODE;
 	}
 	mask |= (set & SET_MODE) != 0 ? ATTR_MODE : 0u;

@@ -23,6 +23,9 @@ struct node;
 struct caller {
 	uint32_t uid, gid;
 	uint32_t umask;
+	/* Is gid one of its supplementary groups?  NULL: it has none. */
+	bool (*has_group)(void *arg, uint32_t gid);
+	void *arg;
 };
 
 /* Where cold bytes come from; filled in by whoever assembles the daemon. */
@@ -61,6 +64,7 @@ struct core_options {
 	int64_t temp_delay;		/* ns: for names on their way somewhere else */
 	bool hide_derived;		/* derived=hidden */
 	bool derive;			/* derived != off */
+	bool noatime, nodiratime;	/* reading moves no atime; that of directories */
 	const char *control_path;	/* answers user.tbfs.control */
 };
 
@@ -102,6 +106,9 @@ struct attr {
 };
 
 int core_getattr(struct core *c, uint64_t ino, struct attr *ret_attr);
+/* A directory or a symbolic link is read: its atime moves as relatime has it (mount(8)).  Would it? */
+void core_accessed(struct core *c, uint64_t ino);
+bool core_access_moves(struct core *c, uint64_t ino);
 /* Not to be listed (derived=hidden). */
 bool core_is_hidden(const struct core *c, const struct inode *inode);
 
@@ -110,13 +117,16 @@ enum core_set {
 	SET_ATIME = 1 << 4, SET_MTIME = 1 << 5,
 	SET_KILL_PRIV = 1 << 6,		/* clear setuid and setgid: somebody without privilege wrote */
 };
+/* -EPERM: SET_KILL_PRIV alone of a file that nobody writes, for somebody who doesn't own it. */
 int core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
-    struct attr *ret_attr);
+    const struct caller *who, struct attr *ret_attr);
+/* Without privilege, and not of that group. */
+bool caller_is_outsider(const struct caller *who, uint32_t gid);
 
 ssize_t core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room);
 ssize_t core_listxattr(struct core *c, uint64_t ino, bool privileged, char *buf, size_t room);
 int core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
-    int flags);
+    int flags, const struct caller *who);
 int core_removexattr(struct core *c, uint64_t ino, const char *name);
 
 /* ---- tree ---- */
@@ -124,6 +134,7 @@ int core_removexattr(struct core *c, uint64_t ino, const char *name);
 /* Each of these that gives an attr counts one lookup: the kernel knows the inode until it
  * says forget. */
 int core_lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_attr);
+int core_lookup_handle(struct core *c, uint64_t ino, struct attr *ret_attr);	/* by its number */
 void core_entry(struct core *c, const struct inode *inode, struct attr *ret_attr);	/* of a listing */
 void core_forget(struct core *c, uint64_t ino, uint64_t n);
 

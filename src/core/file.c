@@ -103,7 +103,7 @@ raise_locked(struct core *c, struct node *n)
 	}
 	n->changed = was.state != OBJECT_STORED;
 	if (!n->changed && staging_stat(c->st, n->ino, &st) == 0) {
-		stat_to_staged(&st, &n->flushed);
+		stat_to_staged(c, &st, &n->flushed);
 		n->changed = clock_wall_ns() - n->flushed.mtime < RACY_NS;
 	}
 	return 1;
@@ -156,7 +156,7 @@ node_flush(struct core *c, struct node *n, bool force)
 
 	if (r < 0)
 		return r;
-	stat_to_staged(&st, &now);
+	stat_to_staged(c, &st, &now);
 	if (now.ctime != n->flushed.ctime || now.mtime != n->flushed.mtime)
 		n->changed = true;
 	if (!force && same_staged(&now, &n->flushed))
@@ -391,7 +391,7 @@ keep_atime(struct core *c, struct node *n)
 	struct inode row, read = { 0 };
 	struct stat st;
 
-	if (index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
+	if (c->opt.noatime || index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
 	    row.state == OBJECT_OPEN || staging_stat(c->st, n->ino, &st) < 0)
 		return false;
 	read.atime = timespec_to_ns(st.st_atim);
@@ -458,5 +458,5 @@ core_written(struct core *c, struct handle *h, const struct caller *who)
 	if (!h->kill_priv || who->uid == 0)
 		return;
 	h->kill_priv = false;
-	(void)core_setattr(c, h->ino, SET_KILL_PRIV, &(struct inode){ .ino = h->ino }, &attr);
+	(void)core_setattr(c, h->ino, SET_KILL_PRIV, &(struct inode){ .ino = h->ino }, who, &attr);
 }

@@ -99,7 +99,7 @@ int node_flush(struct core *c, struct node *n, bool force);
 /* Tell the syncer that something is due then (0: now). */
 void work_queued(struct core *c, int64_t due);
 struct quiet quiet_for(const struct core *c, const char *name);
-void stat_to_staged(const struct stat *st, struct staged_stat *ret_staged);
+void stat_to_staged(const struct core *c, const struct stat *st, struct staged_stat *ret_staged);
 
 /* place.c: its place has changed, or it has none any more; core_write_places() follows. */
 void place_due(struct core *c, uint64_t ino);

@@ -52,7 +52,7 @@ queue_upload(struct core *c, const struct inode *inode, const struct stat *st)
 	struct staged_stat staged;
 	struct inode row;
 
-	stat_to_staged(st, &staged);
+	stat_to_staged(c, st, &staged);
 	/* utimensat() after the last flush must not be undone by the staged file's time. */
 	if (staged.mtime == inode->staged_mtime)
 		staged.mtime = inode->mtime;

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-enum { XATTR_VALUE_MAX = 65536, LIST_ROOM = 65536, URL_EXPIRES = 3600, URL_EXPIRES_MAX = 604800 };
+enum { XATTR_VALUE_MAX = 65536, URL_EXPIRES = 3600, URL_EXPIRES_MAX = 604800 };
 
 #define VIRTUAL_PREFIX "user.tbfs."
 
@@ -155,23 +155,30 @@ virtual_get(struct core *c, uint64_t ino, const char *what, void *buf, size_t ro
 	return -ENODATA;
 }
 
-/* The namespaces that Linux knows (xattr(7)); a name outside of them is nobody's. */
-static bool
-name_ok(const char *name)
+/* The namespaces that Linux knows (xattr(7)): a name outside of them is nobody's, and one of them
+ * alone is no name. */
+static int
+check_name(const char *name)
 {
-	return strncmp(name, "user.", 5) == 0 || strncmp(name, "trusted.", 8) == 0 ||
-	    strncmp(name, "security.", 9) == 0 || strcmp(name, "system.posix_acl_access") == 0 ||
-	    strcmp(name, "system.posix_acl_default") == 0;
+	static const char *const spaces[] = { "user.", "trusted.", "security." };
+	size_t i;
+
+	for (i = 0; i < sizeof(spaces) / sizeof(spaces[0]); i++)
+		if (strncmp(name, spaces[i], strlen(spaces[i])) == 0)
+			return name[strlen(spaces[i])] == '\0' ? -EINVAL : 0;
+	return strcmp(name, "system.posix_acl_access") == 0 ||
+	    strcmp(name, "system.posix_acl_default") == 0 ? 0 : -EOPNOTSUPP;
 }
 
 ssize_t
 core_getxattr(struct core *c, uint64_t ino, const char *name, void *buf, size_t room)
 {
+	int r;
+
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return virtual_get(c, ino, name + sizeof(VIRTUAL_PREFIX) - 1, buf, room);
-	if (!name_ok(name))
-		return -EOPNOTSUPP;
-	return index_xattr_get(c->ix, ino, name, buf, room);
+	r = check_name(name);
+	return r < 0 ? r : index_xattr_get(c->ix, ino, name, buf, room);
 }
 
 /* trusted.* is for CAP_SYS_ADMIN alone, and that others don't see it is the file system's
@@ -201,10 +208,10 @@ core_listxattr(struct core *c, uint64_t ino, bool privileged, char *buf, size_t 
 
 	if (privileged)
 		return index_xattr_list(c->ix, ino, buf, room);
-	all = malloc(LIST_ROOM);
+	all = malloc(INDEX_XATTR_LIST_MAX);
 	if (all == NULL)
 		return -ENOMEM;
-	len = index_xattr_list(c->ix, ino, all, LIST_ROOM);
+	len = index_xattr_list(c->ix, ino, all, INDEX_XATTR_LIST_MAX);
 	if (len <= 0)
 		return len;
 	len = (ssize_t)hide_trusted(all, (size_t)len);
@@ -217,7 +224,8 @@ core_listxattr(struct core *c, uint64_t ino, bool privileged, char *buf, size_t 
 }
 
 static int
-set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value, size_t len)
+set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
+    const struct caller *who)
 {
 	struct inode to = { .ino = ino }, row;
 	bool minimal;
@@ -228,6 +236,9 @@ set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value
 		r = acl_to_mode(value, len, &to.mode, &minimal);
 	if (r < 0)
 		return r;
+	/* As with chmod. */
+	if (caller_is_outsider(who, row.gid))
+		to.mode &= ~(uint32_t)S_ISGID;
 	to.ctime = clock_wall_ns();
 	r = index_set_attr(c->ix, ino, ATTR_MODE | ATTR_CTIME, &to, &row);
 	if (r < 0)
@@ -241,14 +252,14 @@ set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value
 
 int
 core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value, size_t len,
-    int flags)
+    int flags, const struct caller *who)
 {
 	unsigned how = ((flags & XATTR_CREATE) != 0 ? INDEX_XATTR_CREATE : 0u) |
 	    ((flags & XATTR_REPLACE) != 0 ? INDEX_XATTR_REPLACE : 0u);
-	int r;
+	int r = check_name(name);
 
-	if (!name_ok(name))
-		return -EOPNOTSUPP;
+	if (r < 0)
+		return r;
 	if (len > XATTR_VALUE_MAX)
 		return -E2BIG;
 	if (strlen(name) > 255)
@@ -256,7 +267,7 @@ core_setxattr(struct core *c, uint64_t ino, const char *name, const void *value,
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return c->events.virtual_set == NULL ? -EPERM : c->events.virtual_set(c->events.arg, ino,
 		    name + sizeof(VIRTUAL_PREFIX) - 1, value, len);
-	r = strcmp(name, "system.posix_acl_access") == 0 ? set_access_acl(c, ino, name, value, len) :
+	r = strcmp(name, "system.posix_acl_access") == 0 ? set_access_acl(c, ino, name, value, len, who) :
 	    index_xattr_set(c->ix, ino, name, value, len, how, clock_wall_ns());
 	node_touched(c, ino);
 	return r;
@@ -269,8 +280,9 @@ core_removexattr(struct core *c, uint64_t ino, const char *name)
 
 	if (strncmp(name, VIRTUAL_PREFIX, sizeof(VIRTUAL_PREFIX) - 1) == 0)
 		return -EPERM;
-	if (!name_ok(name))
-		return -EOPNOTSUPP;
+	r = check_name(name);
+	if (r < 0)
+		return r;
 	r = index_xattr_remove(c->ix, ino, name, clock_wall_ns());
 	node_touched(c, ino);
 	/* Removing an ACL that isn't there is no error. */

@@ -5,8 +5,30 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
+
+bool
+req_has_group(void *req, uint32_t gid)
+{
+	gid_t few[64], *groups = few;
+	int n = fuse_req_getgroups(req, 64, few), room = 64, i;
+	bool found = false;
+
+	while (n > room) {
+		room = n;
+		if (groups != few)
+			free(groups);
+		groups = calloc((size_t)room, sizeof(*groups));
+		n = groups == NULL ? -1 : fuse_req_getgroups(req, room, groups);
+	}
+	for (i = 0; i < n && !found; i++)
+		found = groups[i] == gid;
+	if (groups != few)
+		free(groups);
+	return found;
+}
 
 double
 attr_timeout(const struct attr *attr)
@@ -70,13 +92,19 @@ static void
 setattr_run(fuse_req_t req, const void *arg)
 {
 	const struct setattr_call *call = arg;
+	struct caller who = req_caller(req);
+	struct fs *fs = req_fs(req);
 	struct attr attr;
-	int r = core_setattr(req_core(req), call->ino, call->set, &call->to, &attr);
+	int r = core_setattr(req_core(req), call->ino, call->set, &call->to, &who, &attr);
 
-	if (r < 0)
+	if (r < 0) {
 		reply(req, r);
-	else
-		reply_attr(req, &attr);
+		return;
+	}
+	reply_attr(req, &attr);
+	/* With its target in the cache nobody would ask, and move the time, when it is read. */
+	if (S_ISLNK(attr.inode.mode) && (call->set & SET_ATIME) != 0)
+		fs_content_changed(fs, call->ino);
 }
 
 void
@@ -163,8 +191,9 @@ static void
 setxattr_run(fuse_req_t req, const void *arg)
 {
 	const struct setxattr_call *call = arg;
+	struct caller who = req_caller(req);
 
-	reply(req, core_setxattr(req_core(req), call->ino, call->name, call->value, call->size, 0));
+	reply(req, core_setxattr(req_core(req), call->ino, call->name, call->value, call->size, 0, &who));
 }
 
 /* tbfs's own ask for something that may wait for the store (user.tbfs.sync). */
@@ -173,9 +202,10 @@ op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
     int flags)
 {
 	struct setxattr_call call = { .ino = ino, .size = size };
+	struct caller who = req_caller(req);
 
 	if (strncmp(name, "user.tbfs.", 10) != 0) {
-		reply(req, core_setxattr(req_core(req), ino, name, value, size, flags));
+		reply(req, core_setxattr(req_core(req), ino, name, value, size, flags, &who));
 	} else if (strlen(name) >= sizeof(call.name) || size > sizeof(call.value)) {
 		reply(req, -EINVAL);
 	} else {
@@ -189,6 +219,29 @@ void
 op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
 	reply(req, core_removexattr(req_core(req), ino, name));
+}
+
+/* lsattr(1) and cp ask for the flags of chattr(1), of which a file here has none. */
+void
+op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+    unsigned flags, const void *in, size_t in_size, size_t out_size)
+{
+	const struct fsxattr none = { 0 };
+	const unsigned no_flags = 0;
+
+	(void)ino;
+	(void)arg;
+	(void)fi;
+	(void)flags;
+	if (cmd == FS_IOC_GETFLAGS && out_size >= sizeof(no_flags))
+		(void)fuse_reply_ioctl(req, 0, &no_flags, sizeof(no_flags));
+	else if (cmd == FS_IOC_FSGETXATTR && out_size >= sizeof(none))
+		(void)fuse_reply_ioctl(req, 0, &none, sizeof(none));
+	else if (cmd == FS_IOC_SETFLAGS && in_size >= sizeof(no_flags) &&
+	    memcmp(in, &no_flags, sizeof(no_flags)) == 0)
+		(void)fuse_reply_ioctl(req, 0, NULL, 0);
+	else
+		reply(req, cmd == FS_IOC_SETFLAGS || cmd == FS_IOC_FSSETXATTR ? -EOPNOTSUPP : -ENOTTY);
 }
 
 /* In a tree with a limit the limit is what there is, and its rest is free, as far as the disk

@@ -7,6 +7,7 @@
 #include "fs/private.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,12 +34,14 @@ struct listing {
 	bool short_of_memory;
 };
 
+/* What the kernel lists from its cache we don't hear of: where reading is to move the atime, it asks
+ * again.  The handle is whether it does. */
 void
 op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)ino;
+	fi->fh = (fi->flags & O_NOATIME) == 0 && core_access_moves(req_core(req), ino);
 	fi->cache_readdir = 1;
-	fi->keep_cache = 1;
+	fi->keep_cache = fi->fh == 0;
 	(void)fuse_reply_open(req, fi);
 }
 
@@ -159,12 +162,15 @@ listing_dots(struct listing *l, off_t *off)
 }
 
 static void
-list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
+list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, const struct fuse_file_info *fi, bool plus)
 {
 	struct listing l = { .req = req, .dir = ino, .size = size, .plus = plus };
 	size_t dots;
 	int r;
 
+	/* The kernel asks for the attributes again after this answer. */
+	if (fi->fh != 0)
+		core_accessed(req_core(req), ino);
 	l.buf = malloc(size);
 	l.names = malloc(size);
 	r = l.buf == NULL || l.names == NULL ? -ENOMEM : listing_dots(&l, &off);
@@ -188,15 +194,13 @@ list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool plus)
 void
 op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, false);
+	list(req, ino, size, off, fi, false);
 }
 
 void
 op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	(void)fi;
-	list(req, ino, size, off, true);
+	list(req, ino, size, off, fi, true);
 }
 
 void

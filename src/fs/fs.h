@@ -30,6 +30,8 @@ void fs_free(struct fs *fs);
 /* The kernel's copies are stale; no lock held.  Attributes: any thread, at once.  An entry: told
  * by the notifier, for whose queue this may wait: never from a thread that serves requests. */
 void fs_attr_changed(struct fs *fs, uint64_t ino);
+/* The same, with what it has of the contents: may wait for a request that fetches them. */
+void fs_content_changed(struct fs *fs, uint64_t ino);
 void fs_entry_changed(struct fs *fs, uint64_t parent, const char *name);
 /* Wait until the kernel knows of every entry that changed before this call. */
 void fs_entries_told(struct fs *fs);

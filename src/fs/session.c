@@ -105,6 +105,12 @@ fs_attr_changed(struct fs *fs, uint64_t ino)
 	note_failed(ino, fuse_lowlevel_notify_inval_inode(fs->se, ino, -1, 0));
 }
 
+void
+fs_content_changed(struct fs *fs, uint64_t ino)
+{
+	note_failed(ino, fuse_lowlevel_notify_inval_inode(fs->se, (fuse_ino_t)ino, 0, 0));
+}
+
 /* ---- mount ---- */
 
 static int

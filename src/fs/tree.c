@@ -28,6 +28,20 @@ reply_entry(fuse_req_t req, int r, const struct attr *attr)
 		core_forget(req_core(req), attr->inode.ino, 1);
 }
 
+/* The kernel looks for "." and ".." of an inode that it has a handle of (open_by_handle_at(2), NFS)
+ * and knows no longer. */
+static int
+lookup(struct core *c, uint64_t parent, const char *name, struct attr *ret_attr)
+{
+	uint64_t ino = parent;
+	int r;
+
+	if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0)
+		return core_lookup(c, parent, name, ret_attr);
+	r = name[1] == '.' ? index_parent(core_index(c), parent, &ino) : 0;
+	return r < 0 ? r : core_lookup_handle(c, ino, ret_attr);
+}
+
 /* That a name isn't there may be remembered: who makes one without the kernel (the processor)
  * tells it, and the kernel takes that in only after the lookups that are on their way. */
 static void
@@ -38,7 +52,7 @@ op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	int r = check_name(name);
 
 	if (r == 0)
-		r = core_lookup(req_core(req), parent, name, &attr);
+		r = lookup(req_core(req), parent, name, &attr);
 	if (r == -ENOENT)
 		(void)fuse_reply_entry(req, &none);
 	else
@@ -115,6 +129,9 @@ op_readlink(fuse_req_t req, fuse_ino_t ino)
 	CLEANUP_FREE char *target = NULL;
 	int r = core_readlink(req_core(req), ino, &target);
 
+	/* What is answered from the kernel's cache later isn't heard of. */
+	if (r == 0)
+		core_accessed(req_core(req), ino);
 	if (r < 0)
 		reply(req, r);
 	else
@@ -214,4 +231,5 @@ const struct fuse_lowlevel_ops tree_ops = {
 	.fallocate = op_fallocate,
 	.copy_file_range = op_copy_file_range,
 	.lseek = op_lseek,
+	.ioctl = op_ioctl,
 };

@@ -56,6 +56,17 @@ has_none(struct index *ix, uint64_t ino)
 	return index_get(ix, ino, &row) == 0 && (row.flags & INODE_XATTRS) == 0;
 }
 
+/* More names than a listing can hold could never be listed, nor copied. */
+static int
+names_fit(struct db *db, uint64_t ino, const char *name)
+{
+	int64_t others = 0;
+	int r = db_int(db, &others, "SELECT total(length(CAST(name AS BLOB)) + 1) FROM xattr"
+	    " WHERE ino=? AND name<>?", "is", (int64_t)ino, name);
+
+	return r < 0 ? r : others + (int64_t)strlen(name) + 1 > INDEX_XATTR_LIST_MAX ? -ENOSPC : 0;
+}
+
 int
 index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len,
     unsigned flags, int64_t now)
@@ -74,6 +85,8 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
 		else if (r == -ENOENT)
 			r = (flags & INDEX_XATTR_REPLACE) != 0 ? -ENODATA : 0;
 	}
+	if (r == 0)
+		r = names_fit(db, ino, name);
 	if (r == 0)
 		r = db_run(db, "INSERT INTO xattr VALUES(?,?,?) ON CONFLICT(ino,name)"
 		    " DO UPDATE SET value=excluded.value", "isb", (int64_t)ino, name,

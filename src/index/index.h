@@ -195,6 +195,8 @@ int index_set_attr(struct index *ix, uint64_t ino, unsigned mask, const struct i
     struct inode *ret_inode);
 
 enum index_xattr_flags { INDEX_XATTR_CREATE = 1, INDEX_XATTR_REPLACE = 2 };
+enum { INDEX_XATTR_LIST_MAX = 65536 };	/* bytes of all names of an inode, each with its NUL: as the kernel's */
+/* -ENOSPC: there would be more names than can be listed. */
 int index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *value, size_t len,
     unsigned flags, int64_t now);
 /* Returns the length; copies it when room is enough; -ERANGE, -ENODATA. */
@@ -210,6 +212,7 @@ int index_xattr_remove(struct index *ix, uint64_t ino, const char *name, int64_t
 int index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct inode *ret_inode);
 
 /* What the staged file looks like now. */
+#define STAGED_ATIME_OMIT INT64_MIN	/* as UTIME_OMIT: the row's stays */
 struct staged_stat {
 	uint64_t size;
 	int64_t atime, mtime, ctime;	/* its ctime is tbfs's own business, no user's */

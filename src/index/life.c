@@ -49,7 +49,7 @@ flushed(struct db *db, struct inode *i, const struct staged_stat *st, enum objec
 		i->ctime = st->mtime;
 	i->size = st->size;
 	i->mtime = i->staged_mtime = st->mtime;
-	i->atime = st->atime;
+	i->atime = st->atime != STAGED_ATIME_OMIT ? st->atime : i->atime;
 	if (state == i->state && flags == i->flags)
 		return db_run(db, "UPDATE inode SET size=?, mtime=?, staged_mtime=?, atime=?, ctime=?"
 		    " WHERE ino=?", "iiiiii", (int64_t)i->size, i->mtime, i->staged_mtime, i->atime,

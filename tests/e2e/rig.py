@@ -191,7 +191,7 @@ class Mount:
         self.set(**options)
 
     def set(self, **options):
-        """Options by keyword; two underscores stand for a dot, None takes one away."""
+        """Options by keyword; two underscores stand for a dot, None takes one away, True gives it no value."""
         for key, value in options.items():
             self.options[key.replace("__", ".")] = value
         self.options = {k: v for k, v in self.options.items() if v is not None}
@@ -214,8 +214,8 @@ class Mount:
         return run(TBFS, *args, check=check, timeout=timeout, env=self.environment(), **options)
 
     def mount_command(self):
-        return ["mount", "-o", ",".join(f"{k}={v}".replace("\\", "\\\\").replace(",", "\\,")
-                                        for k, v in self.options.items()), self.path]
+        words = [k if v is True else f"{k}={v}" for k, v in self.options.items()]
+        return ["mount", "-o", ",".join(w.replace("\\", "\\\\").replace(",", "\\,") for w in words), self.path]
 
     def try_start(self, **options):
         """Mount; give the finished command, whatever its exit status."""

@@ -888,6 +888,145 @@ def test_mapped_writes_move_mtime(tree, kind):
 
 # ---- extended attributes --------------------------------------------------------------------
 
+@pytest.mark.parametrize("what", ["directory", "symlink"])
+def test_reading_moves_the_atime_as_relatime_has_it(tree, what):
+    path = tree / "a"
+    if what == "directory":
+        path.mkdir()
+        write(path / "f", b"")
+        look = lambda: os.listdir(path)
+    else:
+        os.symlink("f", path)
+        look = lambda: os.readlink(path)
+    look()
+    old = time.time() - 3 * 86400
+    os.utime(path, (old, old), follow_symlinks=False)
+    look()
+    moved = os.lstat(path).st_atime
+    assert time.time() - moved < 60
+    look()
+    assert os.lstat(path).st_atime == moved             # younger than mtime, ctime and a day
+    if what == "directory":
+        write(path / "g", b"")
+        look()
+        assert os.stat(path).st_atime > moved
+        moved = os.stat(path).st_atime
+        write(path / "h", b"")
+        fd = os.open(path, os.O_RDONLY | os.O_NOATIME)
+        assert len(os.listdir(fd)) == 3
+        os.close(fd)
+        assert os.stat(path).st_atime == moved
+
+
+@pytest.mark.parametrize("option", ["noatime", "ro"])
+def test_without_atime_reading_moves_none(new_mount, option):
+    mount = new_mount("passthrough").start()
+    file, folder = write(mount.path / "f", b"x"), mount.path / "d"
+    folder.mkdir()
+    for path in (file, folder):
+        os.utime(path, (1e9, 1e9))
+    mount.sync()
+    mount.stop()
+    mount.set(**{option: True}).start()
+    read(file)
+    os.listdir(folder)
+    assert os.stat(file).st_atime == os.stat(folder).st_atime == 1e9
+
+
+def test_times_at_the_end_of_what_can_be_kept(tree):
+    """ext4 has its own ends: what lies beyond becomes the end, never another time."""
+    path = write(tree / "f", b"")
+    os.utime(path, (10_413_792_000, 10_413_792_000))    # 2300
+    assert time.gmtime(os.stat(path).st_mtime).tm_year == time.gmtime(os.stat(path).st_atime).tm_year == 2262
+    os.utime(tree, (-10**11, 10**12))
+    assert os.stat(tree).st_atime < -9e9 and os.stat(tree).st_mtime > 9e9
+
+
+def strip_call(path, how):
+    if how == "chown":
+        os.chown(path, -1, -1)
+    elif how == "write":
+        with open(path, "ab") as f:
+            f.write(b"x")
+    elif how == "truncate":
+        os.truncate(path, 0)
+    elif how == "fallocate":
+        fd = os.open(path, os.O_RDWR)
+        os.posix_fallocate(fd, 0, 100)
+        os.close(fd)
+
+
+@pytest.mark.parametrize("how", ["chown", "write", "truncate", "fallocate"])
+@pytest.mark.parametrize("mode", [0o6777, 0o6666, 0o2666, 0o4666])
+@pytest.mark.parametrize("member", [False, True])
+def test_setuid_and_setgid_go_as_on_the_bare_disk(tree, bare, how, mode, member):
+    found = []
+    for folder in (tree, bare):
+        path = write(folder / "f", b"data")
+        os.chown(path, 0, 100)
+        os.chmod(path, mode)
+        folder.chmod(0o755)
+        try:
+            as_user("nobody", strip_call, path, how, groups=[100] if member else [])
+            error = 0
+        except OSError as e:
+            error = e.errno
+        found.append((error, oct(os.stat(path).st_mode)))
+    assert found[0] == found[1]
+
+
+def test_a_namespace_alone_is_no_xattr(tree):
+    path = write(tree / "f", b"")
+    for name in ("user.", "trusted."):
+        with raises(errno.EINVAL):
+            os.setxattr(path, name, b"1")
+    assert os.listxattr(path) == []
+
+
+def test_no_more_xattrs_than_can_be_listed(tree):
+    path = write(tree / "f", b"")
+    with raises(errno.ENOSPC):
+        for n in range(1000):
+            os.setxattr(path, f"user.{n:04}{'n' * 200}", b"")
+    assert len(os.listxattr(path)) == n and n > 300
+    os.setxattr(path, f"user.0000{'n' * 200}", b"anew")
+    os.removexattr(path, f"user.0001{'n' * 200}")
+    os.setxattr(path, f"user.{n:04}{'n' * 200}", b"")
+
+
+def test_a_file_handle_outlives_the_kernels_memory(tree):
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    class Handle(ctypes.Structure):
+        _fields_ = [("bytes", ctypes.c_uint), ("type", ctypes.c_int), ("data", ctypes.c_ubyte * 128)]
+
+    (tree / "d" / "e").mkdir(parents=True)
+    path, handle, mount_id = write(tree / "d" / "e" / "f", b"here"), Handle(bytes=128), ctypes.c_int()
+    assert libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(handle), ctypes.byref(mount_id), 0) == 0
+    with open("/proc/sys/vm/drop_caches", "w") as f:
+        f.write("2")
+    root = os.open(tree, os.O_RDONLY)
+    fd = libc.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    assert os.read(fd, 10) == b"here"
+    os.close(fd)
+    os.unlink(path)
+    assert libc.open_by_handle_at(root, ctypes.byref(handle), os.O_RDONLY) < 0
+    assert ctypes.get_errno() == errno.ESTALE
+    os.close(root)
+
+
+def test_chattr_flags_are_answered(tree):
+    path = write(tree / "f", b"")
+    for what in (path, tree):
+        fd = os.open(what, os.O_RDONLY)
+        assert fcntl.ioctl(fd, 0x80086601, bytes(8))[:4] == bytes(4)        # FS_IOC_GETFLAGS
+        fcntl.ioctl(fd, 0x40086602, bytes(8))                               # FS_IOC_SETFLAGS: none
+        with raises(errno.EOPNOTSUPP):
+            fcntl.ioctl(fd, 0x40086602, (16).to_bytes(8, "little"))         # +i
+        os.close(fd)
+
+
 def test_xattrs(tree):
     path = write(tree / "f", b"x")
     os.setxattr(path, "user.a", b"1")
