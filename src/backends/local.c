@@ -114,6 +114,14 @@ check_key(struct local *l, const char *key, struct error *err)
 	return local_ready(l, false, err);
 }
 
+static int
+check_new_key(struct local *l, const char *key, struct error *err)
+{
+	int r = check_key(l, key, err);
+
+	return r < 0 ? r : local_tmp_ready(l, err);
+}
+
 /* Open the object under key and say what it is.  A directory is no object. */
 static int
 open_object(struct local *l, const char *key, struct stat *ret_st)
@@ -183,7 +191,7 @@ local_put(struct backend *b, const char *key, const struct object_put *put,
 	struct local_temp t = { .fd = -1 };
 	uint8_t sum[SHA256_LEN];
 	bool linked;
-	int r = check_key(l, key, err);
+	int r = check_new_key(l, key, err);
 
 	if (r < 0)
 		return r;
@@ -317,7 +325,7 @@ local_copy(struct backend *b, const char *from, const char *to, struct backend_t
 	int r = check_key(l, from, err);
 
 	if (r == 0)
-		r = check_key(l, to, err);
+		r = check_new_key(l, to, err);
 	if (r < 0)
 		return r;
 	in = open_object(l, from, &st);
@@ -349,6 +357,9 @@ local_unshare(struct backend *b, const char *key, struct error *err)
 	in = open_object(l, key, &st);
 	if (in == -ENOENT || (in >= 0 && st.st_nlink < 2))
 		return 0;
+	r = local_tmp_ready(l, err);
+	if (r < 0)
+		return r;
 	r = in < 0 ? in : local_meta_tag(in, &st, &tag);
 	if (r == 0)
 		r = duplicate(l, in, &tag, key, sum);
@@ -376,6 +387,8 @@ local_probe(struct backend *b, struct error *err)
 	uint8_t sum[SHA256_LEN] = {0};
 	int r = local_ready(l, true, err);
 
+	if (r == 0)
+		r = local_tmp_ready(l, err);
 	if (r < 0)
 		return r;
 	r = local_temp_new(l, &t);
@@ -390,7 +403,7 @@ local_free(struct backend *b)
 {
 	struct local *l = to_local(b);
 
-	if (l->ready) {
+	if (l->has_tmp) {
 		char dir[sizeof(LOCAL_TMP) + sizeof(l->tmp_id) + 1];
 
 		(void)snprintf(dir, sizeof(dir), "%s/%s", LOCAL_TMP, l->tmp_id);
@@ -398,8 +411,9 @@ local_free(struct backend *b)
 		(void)unlinkat(l->root_fd, dir, AT_REMOVEDIR);
 		(void)close(l->tmp_fd);
 		(void)close(l->lock_fd);
-		(void)close(l->root_fd);
 	}
+	if (l->ready)
+		(void)close(l->root_fd);
 	(void)pthread_rwlock_destroy(&l->dirs);
 	free(l->root);
 	free(l);

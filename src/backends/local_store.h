@@ -21,8 +21,9 @@ struct local {
 	/* Whoever sees a directory has seen it synced: made and synced under the write lock, opened
 	 * under the read lock.  Not a ranked lock: it belongs to this backend and is held over I/O. */
 	pthread_rwlock_t dirs;
-	_Atomic bool ready;		/* the fields below are set; they then never change */
+	_Atomic bool ready;		/* root_fd is set, and never changes from then on */
 	int root_fd;
+	_Atomic bool has_tmp;		/* so are these */
 	int tmp_fd;			/* <root>/.tbfs/tmp/<tmp_id>: ours alone */
 	int lock_fd;			/* .../lock, flocked as long as we live */
 	char tmp_id[40];
@@ -39,9 +40,11 @@ struct local_temp {
 int local_fail(const struct local *l, int code, const char *doing, const char *key,
     struct error *err);
 
-/* Root and temporary directory are there; with `create`, the root is made (probe only) and
- * what dead processes left is removed. */
+/* The root is there; with `create` it is made (probe only) and what dead processes left is
+ * removed. */
 int local_ready(struct local *l, bool create, struct error *err);
+/* And a directory for temporary files, which storing takes. */
+int local_tmp_ready(struct local *l, struct error *err);
 
 /* Is this key one of our own temporary files'? */
 bool local_is_tmp(const char *key);

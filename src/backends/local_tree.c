@@ -13,7 +13,8 @@
  *      its parent to that finds ENOENT and makes it again; one that finds an empty
  *      directory in its place removes that.
  *   4. Each process has a temporary directory of its own and holds a flock in it.
- *      One whose lock can be taken belongs to the dead, and probe empties it.
+ *      One whose lock can be taken belongs to the dead, and probe empties it.  It is made when
+ *      something is to be stored: on a full disk objects can still be read and removed.
  *   5. No symbolic link below the root is followed (openat2, Linux 5.6): a link put
  *      there can't lead a write out of the store.
  */
@@ -244,28 +245,14 @@ open_root(struct local *l, bool create, struct error *err)
 static int
 become_ready(struct local *l, bool create, struct error *err)
 {
-	CLEANUP_CLOSE int all_fd = -1;
-	int r;
+	int r = open_root(l, create, err);
 
-	r = open_root(l, create, err);
-	if (r < 0)
-		return r;
-	if (mkdirat(l->root_fd, ".tbfs", 0700) < 0 && errno != EEXIST)
-		r = -errno;
-	if (r == 0 && mkdirat(l->root_fd, LOCAL_TMP, 0700) < 0 && errno != EEXIST)
-		r = -errno;
-	if (r == 0) {
-		all_fd = openat(l->root_fd, LOCAL_TMP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		r = all_fd < 0 ? -errno : own_tmp(l, all_fd);
-	}
-	if (r == 0 && syncfs(l->root_fd) < 0)		/* invariant 2 */
-		r = -errno;
-	if (r < 0) {
+	if (r == 0 && syncfs(l->root_fd) < 0) {		/* invariant 2 */
+		r = local_fail(l, -errno, "syncing", "", err);
 		(void)close(l->root_fd);
 		l->root_fd = -1;
-		return local_fail(l, r, "making .tbfs/tmp", "", err);
 	}
-	return 0;
+	return r;
 }
 
 int
@@ -289,6 +276,35 @@ local_ready(struct local *l, bool create, struct error *err)
 			reap_dead(all_fd);
 	}
 	return r;
+}
+
+static int
+make_tmp(struct local *l)
+{
+	CLEANUP_CLOSE int all_fd = -1;
+
+	if (mkdirat(l->root_fd, ".tbfs", 0700) < 0 && errno != EEXIST)
+		return -errno;
+	if (mkdirat(l->root_fd, LOCAL_TMP, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	all_fd = openat(l->root_fd, LOCAL_TMP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return all_fd < 0 ? -errno : own_tmp(l, all_fd);
+}
+
+int
+local_tmp_ready(struct local *l, struct error *err)
+{
+	int r = 0;
+
+	if (l->has_tmp)
+		return 0;
+	(void)pthread_rwlock_wrlock(&l->dirs);
+	if (!l->has_tmp) {
+		r = make_tmp(l);
+		l->has_tmp = r == 0;
+	}
+	(void)pthread_rwlock_unlock(&l->dirs);
+	return r < 0 ? local_fail(l, r, "making .tbfs/tmp", "", err) : 0;
 }
 
 /* ---- names ---- */

@@ -217,6 +217,15 @@ probe_store(struct daemon *d, struct error *err)
 	return 0;
 }
 
+/* No room to give it its own blocks: what the store had before is given them by who changes it;
+ * what was never confirmed is put again. */
+static int
+settle_without_room(struct daemon *d, struct store *local, const struct object *o, struct error *err)
+{
+	return o->status == OBJECT_KEPT ? index_object_linked(d->index, o->id, true) :
+	    backend_remove(local->backend, o->key, err);
+}
+
 /* What was being stored when we died may share its blocks with a staged file, without the index
  * knowing: nobody may write to that before. */
 static int
@@ -228,9 +237,13 @@ settle_begun(struct daemon *d, struct error *err)
 	int n = 0, i, r = 0;
 
 	while (local != NULL && r == 0 && (n = index_objects_begun(d->index, after, o, 64)) > 0) {
-		for (i = 0; i < n && r == 0; i++)
-			if (strcmp(o[i].backend, "local") == 0)
-				r = backend_unshare(local->backend, o[i].key, err);
+		for (i = 0; i < n && r == 0; i++) {
+			if (strcmp(o[i].backend, "local") != 0 || o[i].status == OBJECT_REMOVING)
+				continue;
+			r = backend_unshare(local->backend, o[i].key, err);
+			if (r == -ENOSPC)
+				r = settle_without_room(d, local, &o[i], err);
+		}
 		after = o[n - 1].id;
 	}
 	if (r == 0)

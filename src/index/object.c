@@ -284,12 +284,12 @@ index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects
 }
 
 int
-index_object_unlinked(struct index *ix, uint64_t object)
+index_object_linked(struct index *ix, uint64_t object, bool linked)
 {
 	int r = db_begin(ix);
 
 	if (r < 0)
 		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE object SET linked=0 WHERE id=?", "i",
-	    (int64_t)object));
+	return db_end(ix, db_run(&ix->writer, "UPDATE object SET linked=? WHERE id=?", "ii",
+	    (int64_t)linked, (int64_t)object));
 }
