@@ -73,7 +73,7 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
 {
 	struct db *db = &ix->writer;
 	int64_t one;
-	int r = db_begin(ix);
+	int r = db_begin_growing(ix);
 
 	if (r < 0)
 		return r;

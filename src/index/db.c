@@ -326,6 +326,14 @@ db_begin(struct index *ix)
 	return r;
 }
 
+int
+db_begin_growing(struct index *ix)
+{
+	int r = db_begin(ix);
+
+	return r < 0 || index_has_room(ix) ? r : db_end(ix, -ENOSPC);
+}
+
 /* Undo what this member did.  -errno: the whole transaction is given up. */
 static int
 group_undo(struct index *ix, int r)

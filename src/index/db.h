@@ -81,6 +81,10 @@ void db_read_done(struct db *db);
  * Whoever waits for the lock meanwhile shares the commit (see db.c). */
 int db_begin(struct index *ix);
 int db_end(struct index *ix, int r);
+/* The same for what makes the database larger: -ENOSPC when it can't become so. */
+int db_begin_growing(struct index *ix);
+/* open.c: is there room for it to grow?  In a transaction. */
+bool index_has_room(struct index *ix);
 
 /* -errno for the connection's last SQLite error; logs damage and disk errors once. */
 int db_errno(struct db *db, const char *sql);
@@ -95,6 +99,8 @@ struct index {
 	_Atomic bool derive_off;	/* nobody derives: don't queue it */
 	_Atomic bool broken;		/* a sync failed */
 	int wal_frames;			/* in the log after the last commit; writer.lock */
+	int unreserved;			/* pages that it may have grown by since there was room; writer.lock */
+	bool no_room;			/* the last time it was looked for; writer.lock */
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	struct rows *rows;
 	struct usage_tree *usage;	/* NULL until the index is recovered */
@@ -140,6 +146,7 @@ int path_load(struct db *db, uint64_t ino, char **ret_path);
 
 /* schema.c */
 int schema_setup(struct index *ix, struct error *err);
+int pragma_int(sqlite3 *h, const char *sql, int *ret_value);
 /* quick_check walks every page: what is served was seen whole.  -EUCLEAN, and SQLite's words. */
 int schema_verify(sqlite3 *h, char *ret_words, size_t room);
 int run_script(const struct index *ix, sqlite3 *h, const char *sql, struct error *err);

@@ -201,7 +201,7 @@ index_create(struct index *ix, uint64_t parent, const char *name, const struct i
 	if (r < 0)
 		return r;
 	new.nlink = dir ? 2 : 1;
-	r = db_begin(ix);
+	r = db_begin_growing(ix);
 	if (r < 0)
 		return r;
 	r = parent_check(db, parent, &parent_row);
@@ -237,7 +237,7 @@ index_create_unnamed(struct index *ix, const struct inode *tmpl, struct inode *r
 	if (r < 0)
 		return r;
 	new.nlink = 0;
-	r = db_begin(ix);
+	r = db_begin_growing(ix);
 	if (r < 0)
 		return r;
 	r = db_end(ix, inode_insert(&ix->writer, &new));
@@ -256,7 +256,7 @@ index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, in
 	int r = sequence_next(ix, &id);
 
 	if (r == 0)
-		r = db_begin(ix);
+		r = db_begin_growing(ix);
 	if (r < 0)
 		return r;
 	r = parent_check(db, parent, &dir);
@@ -291,7 +291,7 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 {
 	struct inode gone = { 0 }, dir;
 	struct db *db = &ix->writer;
-	int r = db_begin(ix);
+	int r = db_begin_growing(ix);
 
 	if (r < 0)
 		return r;

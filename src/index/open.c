@@ -6,6 +6,9 @@
  *   1. Inode numbers and dentry ids come from one counter whose limit is durable before a number
  *      below it is given out, so that none is used twice, not even after a power cut.
  *   2. The log keeps its file, and the blocks set aside for it, while a connection is open.
+ *   3. The database has blocks for what it may grow to by the next commits, or nothing is made that
+ *      would have it grow: the log can always be moved into it and begun anew, so that on a full
+ *      disk removing never ends.
  */
 #include "index/db.h"
 
@@ -27,6 +30,7 @@ enum {
 	SEQUENCE_BLOCK = 65536,		/* numbers reserved at a time */
 	CHECKPOINT_BYTES = 16 << 20,	/* size of the log that asks for a checkpoint */
 	GROW_BYTES = 1 << 20,
+	RESERVE_PAGES = 2048,		/* that the database may grow by before it is seen to again */
 };
 
 /* Numbers up to the limit in meta may have been given out before: start above it. */
@@ -72,8 +76,29 @@ count_frames(void *arg, sqlite3 *h, const char *name, int frames)
 
 	(void)h;
 	(void)name;
+	/* A commit of so many frames makes the database no more pages longer.  When the log begins anew, a
+	 * checkpoint has cut the database to what it needs. */
+	ix->unreserved += frames > ix->wal_frames ? frames - ix->wal_frames : RESERVE_PAGES;
 	ix->wal_frames = frames;
 	return SQLITE_OK;
+}
+
+bool
+index_has_room(struct index *ix)
+{
+	sqlite3_int64 size;
+	int pages = 0;
+
+	if (ix->unreserved < RESERVE_PAGES / 2 && !ix->no_room)
+		return true;
+	/* On a file of chunks the hint allocates blocks, as a checkpoint does when it begins. */
+	if (pragma_int(ix->writer.handle, "PRAGMA page_count", &pages) < 0)
+		return false;
+	size = ((sqlite3_int64)pages + RESERVE_PAGES) * DB_PAGE_BYTES;
+	ix->no_room = sqlite3_file_control(ix->writer.handle, NULL, SQLITE_FCNTL_SIZE_HINT, &size) != SQLITE_OK;
+	if (!ix->no_room)
+		ix->unreserved = 0;
+	return !ix->no_room;
 }
 
 static void

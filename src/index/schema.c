@@ -115,7 +115,7 @@ schema_create(struct index *ix, struct error *err)
 	return r;
 }
 
-static int
+int
 pragma_int(sqlite3 *h, const char *sql, int *ret_value)
 {
 	sqlite3_stmt *q;

@@ -845,3 +845,74 @@ def test_full_staging_disk_refuses_in_write(new_mount, disk):
             assert mount.objects()[name] == kept[name]
     finally:
         mount.destroy()
+
+
+def fill(path, size=65536):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT)
+    try:
+        while True:
+            os.write(fd, bytes(size))
+    except OSError as e:
+        assert e.errno == errno.ENOSPC
+    os.close(fd)
+
+
+def until_full(make):
+    """Call make(0), make(1), … until there is no space; how often it worked."""
+    for n in range(100_000):
+        try:
+            make(n)
+        except OSError as e:
+            assert e.errno == errno.ENOSPC
+            return n
+    raise AssertionError("the disk was never full")
+
+
+@pytest.mark.parametrize("small", ["symlinks", "xattrs", "files"])
+def test_small_things_on_a_full_disk_leave_room_to_remove(new_mount, disk, small):
+    full = disk(80)
+    mount = new_mount(state_dir=full.path / "state", local__root_path=full.path / "objects", reserve="8M",
+                      derived="off").start()
+    try:
+        fill(mount.path / "big")
+        write(mount.path / "x", b"")
+        made = until_full({"symlinks": lambda n: os.symlink("t" * 200, mount.path / f"s{n}"),
+                           "xattrs": lambda n: os.setxattr(mount.path / "x", f"user.{n}", bytes(1000)),
+                           "files": lambda n: write(mount.path / f"s{n}", b"")}[small])
+        mount.umount("--timeout", "1", check=False)
+        mount.start()
+        for n in range(made):
+            if small == "xattrs":
+                os.removexattr(mount.path / "x", f"user.{n}")
+            else:
+                os.unlink(mount.path / f"s{n}")
+        os.unlink(mount.path / "big")
+        assert sorted(os.listdir(mount.path)) == ["x"]
+        wait_until(lambda: shutil.disk_usage(full.path).free > 30 << 20, 10)
+        write(mount.path / "new", b"data")
+        mount.remount()
+        assert read(mount.path / "new") == b"data"
+    finally:
+        mount.destroy()
+
+
+def test_a_full_disk_that_holds_the_store_too_can_be_emptied(new_mount, disk):
+    """Removing an object, and mounting, take no space."""
+    full = disk(100)
+    mount = new_mount(state_dir=full.path / "state", local__root_path=full.path / "objects", reserve="8M",
+                      derived="off").start()
+    try:
+        write(mount.path / "big", bytes(40_000_000))
+        mount.sync()
+        fill(full.path / "another program's")
+        fill(full.path / "and small", 1024)
+        mount.remount()
+        os.unlink(mount.path / "big")
+        wait_until(lambda: shutil.disk_usage(full.path).free > 30 << 20, 10)
+        wait_until(lambda: mount.objects() == {}, 10)
+        write(mount.path / "new", b"data")
+        mount.sync()
+        mount.crash()
+        assert read(mount.path / "new") == b"data"
+    finally:
+        mount.destroy()
