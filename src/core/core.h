@@ -243,6 +243,10 @@ bool core_reap(struct core *c);
 /* The same, and unlink staged files whose rows are durably gone. */
 void core_collect(struct core *c, bool at_start);
 
+/* Before space is needed, or told of: where it is short, wait for that of removed files.  Cheap when
+ * there is none. */
+void core_make_room(struct core *c);
+
 /* Files whose writers have been there since before `since` (wall clock ns). */
 void core_each_open(struct core *c, int64_t since,
     void (*fn)(void *arg, uint64_t ino, int64_t since), void *arg);

@@ -402,7 +402,7 @@ void
 core_release(struct core *c, struct handle *h)
 {
 	struct node *n = h->node;
-	bool moved = false;
+	bool moved = false, last;
 
 	node_lock(c, n);
 	/* Bytes may have come after the last flush: mapped stores, a descriptor sent elsewhere. */
@@ -410,9 +410,12 @@ core_release(struct core *c, struct handle *h)
 		(void)node_flush(c, n, atomic_load(&n->writers) == 1 && !n->queued);
 		atomic_fetch_sub(&n->writers, 1);
 	}
-	if (atomic_fetch_sub(&n->opens, 1) == 1 && !h->writer)
+	last = atomic_fetch_sub(&n->opens, 1) == 1;
+	if (last && !h->writer)
 		moved = keep_atime(c, n);
 	node_unlock(c, n);
+	if (last && node_is_unlinked(c, n))
+		node_given_up(c, n->ino);
 	/* An answer that is on its way may have the old one. */
 	if (moved && c->events.attr_changed != NULL)
 		c->events.attr_changed(c->events.arg, h->ino);

@@ -58,6 +58,7 @@ struct core {
 	bool reaping;			/* table_lock: somebody is at it */
 	bool reap_failed;		/* the last time; who is at it */
 	pthread_cond_t reaped;
+	_Atomic uint64_t given_up;	/* bytes of staged files that nobody needs, but which are still there */
 	struct lock places_lock;	/* RANK_QUEUE */
 	struct inos places;		/* places_lock: whose place is to be written */
 	_Atomic bool places_due;	/* there are some */
@@ -83,6 +84,9 @@ void core_remember(struct core *c, uint64_t ino);
 void core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr);
 /* Its row or names were changed: the next fsync covers that. */
 void node_touched(struct core *c, uint64_t ino);
+bool node_is_unlinked(struct core *c, const struct node *n);
+/* Nobody needs its staged bytes any more. */
+void node_given_up(struct core *c, uint64_t ino);
 /* What went at this moment together with a directory (derived files): nobody else tells. */
 void reap_with_dir(struct core *c, int64_t ctime);
 /* Read what a fresh node doesn't know yet; node locked. */

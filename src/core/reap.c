@@ -7,6 +7,7 @@
  *      inode costs no commit.
  *   2. What is without a name and not doomed (the daemon died, memory was short) the sweep finds.
  *   3. Staged bytes go when their rows are durably gone.
+ *   4. Where space is short, whoever needs some, or asks how much there is, waits for that.
  */
 #include "core/node.h"
 
@@ -14,8 +15,13 @@
 #include "base/log.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { REAP_AT_ONCE = 64, SWEEP_AT_ONCE = 256 };
+
+#define PLENTY_BYTES (64ULL << 20)	/* less is short */
+#define FORGET_WAIT_US 1000		/* the kernel's FORGET is on its way */
+enum { FORGET_WAITS = 20, FREE_WAITS = 300 };
 
 /* An inode may be without a name for the moment between being made and being linked. */
 #define ORPHAN_AGE_NS (60 * NSEC_PER_SEC)
@@ -81,6 +87,26 @@ core_reap(struct core *c)
 	return true;
 }
 
+bool
+node_is_unlinked(struct core *c, const struct node *n)
+{
+	bool unlinked;
+
+	lock_take(&c->table_lock);
+	unlinked = n->unlinked;
+	lock_drop(&c->table_lock);
+	return unlinked;
+}
+
+void
+node_given_up(struct core *c, uint64_t ino)
+{
+	struct stat st;
+
+	if (staging_stat(c->st, ino, &st) == 0)
+		atomic_fetch_add(&c->given_up, (uint64_t)st.st_blocks * 512);
+}
+
 static void
 without_name(struct core *c, uint64_t ino)
 {
@@ -95,6 +121,8 @@ without_name(struct core *c, uint64_t ino)
 	lock_drop(&c->table_lock);
 	if (!known)
 		place_due(c, ino);
+	if (!known && atomic_load(&n->opens) == 0)
+		node_given_up(c, ino);
 	node_put(c, n);
 }
 
@@ -165,6 +193,7 @@ core_collect(struct core *c, bool at_start)
 	struct work work[512];
 	int n, i;
 
+	atomic_store(&c->given_up, 0);
 	sweep(c, at_start ? INT64_MAX : clock_wall_ns() - ORPHAN_AGE_NS);
 	(void)core_reap(c);
 	while ((n = index_work_due(c->ix, WORK_FREE, INT64_MAX, work, 512)) > 0) {
@@ -183,4 +212,33 @@ core_collect(struct core *c, bool at_start)
 		if (sync_folders(c, work, n) < 0 || index_work_done_many(c->ix, work, (size_t)n) < 0)
 			return;
 	}
+}
+
+/* ---- space that is on its way back ---- */
+
+static bool
+is_short(struct core *c, uint64_t coming, uint64_t *ret_available)
+{
+	struct staging_space space;
+
+	if (staging_space(c->st, &space) < 0)
+		return false;
+	*ret_available = space.available;
+	return space.available < PLENTY_BYTES || coming > space.available / 8;
+}
+
+void
+core_make_room(struct core *c)
+{
+	uint64_t coming = atomic_load(&c->given_up), before, now;
+	int i;
+
+	if (coming == 0 || !is_short(c, coming, &before))
+		return;
+	for (i = 0; i < FORGET_WAITS && !core_reap(c); i++)
+		(void)usleep(FORGET_WAIT_US);
+	core_collect(c, false);
+	/* An object may share the blocks: the scheduler was told of it. */
+	for (i = 0; i < FREE_WAITS && is_short(c, 0, &now) && now < before + coming / 2; i++)
+		(void)usleep(FORGET_WAIT_US);
 }

@@ -264,8 +264,10 @@ op_statfs(fuse_req_t req, fuse_ino_t ino)
 	struct staging_space space;
 	struct statvfs st = { .f_bsize = 4096, .f_frsize = 4096, .f_namemax = INDEX_NAME_MAX };
 	struct quota room;
-	int r = staging_space(core_staging(req_core(req)), &space);
+	int r;
 
+	core_make_room(req_core(req));
+	r = staging_space(core_staging(req_core(req)), &space);
 	if (r < 0) {
 		reply(req, r);
 		return;

@@ -74,6 +74,7 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct attr attr;
 	int r = check_name(name);
 
+	core_make_room(req_core(req));
 	if (r == 0)
 		r = core_create(req_core(req), parent, name, mode, fi->flags, &who, &h, &attr);
 	/* The processor made it since the kernel looked: it looks again, and opens what is there. */
@@ -112,8 +113,11 @@ open_run(fuse_req_t req, const void *arg)
 	struct caller who = req_caller(req);
 	struct handle *h;
 	int32_t backing;
-	int r = core_open(req_core(req), call->ino, fi.flags, &h);
+	int r;
 
+	if ((fi.flags & O_ACCMODE) != O_RDONLY)
+		core_make_room(req_core(req));
+	r = core_open(req_core(req), call->ino, fi.flags, &h);
 	if (r < 0) {
 		reply(req, r);
 		return;
@@ -182,6 +186,10 @@ op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off
 		core_written(req_core(req), h, &who);
 	/* All of it or an error, never a part: callers ignore short counts. */
 	r = pwrite_full(h->fd, buf, size, (uint64_t)off);
+	if (r == -ENOSPC) {
+		core_make_room(req_core(req));
+		r = pwrite_full(h->fd, buf, size, (uint64_t)off);
+	}
 	if (r < 0)
 		core_measure(req_core(req), h);
 	if (r == -EIO)
@@ -247,6 +255,7 @@ op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
 		r = core_grow(req_core(req), h, (uint64_t)off + (uint64_t)len);
 	if (r >= 0) {
 		core_written(req_core(req), h, &who);
+		core_make_room(req_core(req));
 		r = fallocate(fd, mode, off, len) < 0 ? -errno : 0;
 		if (r < 0)
 			core_measure(req_core(req), h);

@@ -916,3 +916,31 @@ def test_a_full_disk_that_holds_the_store_too_can_be_emptied(new_mount, disk):
         assert read(mount.path / "new") == b"data"
     finally:
         mount.destroy()
+
+
+@pytest.mark.parametrize("kind", ["passthrough", "daemon"])
+@pytest.mark.parametrize("life", ["new", "stored", "held"])
+def test_space_of_a_removed_file_is_there_at_once(new_mount, disk, kind, life):
+    small = disk(200)
+    mount = new_mount(kind, state_dir=small.path / "state", local__root_path=small.path / "objects", reserve="8M",
+                      derived="off", quiet_period="200ms" if life == "stored" else "1h").start()
+    try:
+        most = int(shutil.disk_usage(mount.path).free * 0.7)
+        for n in range(6):
+            path = mount.path / f"f{n}"
+            fd = os.open(path, os.O_CREAT | os.O_RDWR)
+            os.posix_fallocate(fd, 0, most)
+            if life != "held":
+                os.close(fd)
+            if life == "stored":
+                mount.sync()
+            os.unlink(path)
+            if life == "held":
+                os.close(fd)
+            if n % 2:
+                assert shutil.disk_usage(mount.path).free > most
+            else:
+                write(path, bytes(most))
+                os.unlink(path)
+    finally:
+        mount.destroy()
