@@ -40,6 +40,9 @@ void upload_run(struct syncer *s, uint64_t ino, unsigned attempts);
 void relocate_run(struct syncer *s, uint64_t ino, unsigned attempts);
 void remove_run(struct syncer *s, uint64_t object, unsigned attempts);
 
+/* It is tried again later, or, when stuck, on request. */
+void work_failed(struct syncer *s, enum work_kind kind, uint64_t id, unsigned attempts, bool stuck,
+    const struct error *err);
 /* When to try again after `attempts` failures: 1 s, 2 s, 4 s … 15 s, with jitter (wall clock). */
 int64_t retry_time(unsigned attempts);
 /* `object`'s fields from what the store said. */

@@ -23,7 +23,7 @@ relocate_failed(struct syncer *s, uint64_t ino, unsigned attempts, const struct 
 {
 	if (attempts == 0)
 		log_warn("relocation of inode %ju: %s", (uintmax_t)ino, error_text(err));
-	(void)index_work_failed(s->ix, WORK_RELOCATE, ino, retry_time(attempts), false, error_text(err));
+	work_failed(s, WORK_RELOCATE, ino, attempts, false, err);
 }
 
 static void
@@ -125,6 +125,5 @@ remove_run(struct syncer *s, uint64_t object, unsigned attempts)
 	}
 	if (attempts == 0)
 		log_warn("removal of object %s: %s", o.key, error_text(&err));
-	(void)index_work_failed(s->ix, WORK_REMOVE, object, retry_time(attempts), false,
-	    error_text(&err));
+	work_failed(s, WORK_REMOVE, object, attempts, false, &err);
 }

@@ -23,6 +23,7 @@
 #define COLLECT_EVERY_NS NSEC_PER_SEC	/* what was unlinked is freed in batches */
 #define RELEASE_GRACE_NS NSEC_PER_SEC
 enum { PATIENT = 4 };		/* attempts for a key before a drain doesn't wait for it */
+#define UNRECORDED_US 500000
 #define BREATH_US 5000		/* results come in flocks: look once for many */
 
 /* ---- flights ---- */
@@ -42,6 +43,15 @@ flight_find(struct syncer *s, enum work_kind kind, uint64_t id)
 			return f;
 	}
 	return NULL;
+}
+
+void
+work_failed(struct syncer *s, enum work_kind kind, uint64_t id, unsigned attempts, bool stuck,
+    const struct error *err)
+{
+	/* What can't be put off (the index takes nothing) would be due again at once. */
+	if (index_work_failed(s->ix, kind, id, retry_time(attempts), stuck, error_text(err)) < 0)
+		(void)usleep(UNRECORDED_US);
 }
 
 static void

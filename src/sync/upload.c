@@ -63,8 +63,7 @@ upload_failed(struct syncer *s, uint64_t ino, unsigned attempts, int r, const st
 		log_warn("upload of %s (inode %ju): %s%s", path != NULL ? path : "?", (uintmax_t)ino,
 		    error_text(err), is_final(r) ? "; it stays here until `tbfs retry`" : "");
 	}
-	(void)index_work_failed(s->ix, WORK_UPLOAD, ino, retry_time(attempts), is_final(r),
-	    error_text(err));
+	work_failed(s, WORK_UPLOAD, ino, attempts, is_final(r), err);
 }
 
 struct upload_job {

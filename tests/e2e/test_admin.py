@@ -150,8 +150,14 @@ def test_mount_and_umount_as_fstab_has_them(new_mount, helpers, kind):
     pid = mount.pid
     run("umount", mount.path, env=mount.environment())
     wait_until(lambda: not rig.alive(pid))
-    mount.pid = None
     assert read(mount.state_dir / "objects" / "a") == b"x"
+    # What mount(8) doesn't hand on, as it is its own default.
+    run("mount", "-t", kind, "-o", f"state_dir={mount.state_dir},log_file={mount.log},suid,dev", "family", mount.path,
+        env=mount.environment())
+    line = next(line.split() for line in open("/proc/self/mounts") if line.split()[1] == str(mount.path))
+    assert not {"nosuid", "nodev"} & set(line[3].split(","))
+    run("umount", mount.path, env=mount.environment())
+    mount.pid = None
 
 
 def unit_capabilities():
