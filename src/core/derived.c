@@ -44,7 +44,7 @@ remove_entry(struct core *c, uint64_t parent, const char *name)
 	if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
 		r = -EEXIST;
 	if (r == 0)
-		r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_DERIVED, now, &gone) :
+		r = S_ISDIR(gone.mode) ? index_rmdir(c->ix, parent, name, INDEX_RMDIR_ALL, now, &gone) :
 		    index_unlink(c->ix, parent, name, now, &gone);
 	if (r < 0)
 		return r;
@@ -60,7 +60,7 @@ make_dir(struct core *c, uint64_t parent, const char *name, const struct derived
     struct inode *ret_dir)
 {
 	struct inode tmpl = { .mode = dir_mode(f->mode), .uid = f->uid, .gid = f->gid,
-		.flags = INODE_DERIVED, .atime = f->mtime, .mtime = f->mtime, .ctime = f->mtime,
+		.flags = INODE_DERIVED | INODE_MADE, .atime = f->mtime, .mtime = f->mtime, .ctime = f->mtime,
 		.btime = f->mtime };
 	int fd, r = index_lookup(c->ix, parent, name, ret_dir);
 
@@ -122,7 +122,7 @@ core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t u
 {
 	int64_t now = clock_wall_ns();
 	struct inode tmpl = { .mode = S_IFREG | (f->mode & 0777u), .uid = f->uid, .gid = f->gid,
-		.flags = INODE_DERIVED, .atime = f->mtime, .mtime = f->mtime, .ctime = now, .btime = now,
+		.flags = INODE_DERIVED | INODE_MADE, .atime = f->mtime, .mtime = f->mtime, .ctime = now, .btime = now,
 		.generation = 1, .state = OBJECT_DIRTY, .staged_mtime = f->mtime };
 	struct inode new, gone;
 	struct stat st;

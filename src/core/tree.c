@@ -269,7 +269,7 @@ core_rmdir(struct core *c, uint64_t parent, const char *name)
 {
 	int64_t now = clock_wall_ns();
 	struct inode gone;
-	int r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_DERIVED, now, &gone);
+	int r = index_rmdir(c->ix, parent, name, INDEX_RMDIR_USER, now, &gone);
 
 	if (r < 0)
 		return r;

@@ -93,7 +93,6 @@ setattr_run(fuse_req_t req, const void *arg)
 {
 	const struct setattr_call *call = arg;
 	struct caller who = req_caller(req);
-	struct fs *fs = req_fs(req);
 	struct attr attr;
 	int r = core_setattr(req_core(req), call->ino, call->set, &call->to, &who, &attr);
 
@@ -101,10 +100,10 @@ setattr_run(fuse_req_t req, const void *arg)
 		reply(req, r);
 		return;
 	}
-	reply_attr(req, &attr);
 	/* With its target in the cache nobody would ask, and move the time, when it is read. */
 	if (S_ISLNK(attr.inode.mode) && (call->set & SET_ATIME) != 0)
-		fs_content_changed(fs, call->ino);
+		fs_content_changed(req_fs(req), call->ino);
+	reply_attr(req, &attr);
 }
 
 void

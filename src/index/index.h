@@ -42,6 +42,7 @@ enum inode_flags {
 	INODE_TORN = 1 << 1,		/* changed after its last close and never synced when the power or the daemon went */
 	INODE_DENSE = 1 << 2,		/* not OPEN: its blocks are what its size needs, and the row has its atime */
 	INODE_XATTRS = 1 << 3,		/* it has extended attributes, or had some */
+	INODE_MADE = 1 << 4,		/* derived, and made by the processor: nobody put it back from elsewhere */
 };
 
 struct inode {
@@ -126,9 +127,9 @@ int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name
 /* *ret_inode is the row after it lost this name; nlink 0: reap it when nobody holds it. */
 int index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
     struct inode *ret_inode);
-/* A directory that holds nothing but derived files counts as empty and takes them along, or is to
- * be empty: the processor goes on making some while `rm -r` is at work. */
-enum index_rmdir_how { INDEX_RMDIR_DERIVED, INDEX_RMDIR_EMPTY };
+/* For a user a directory that holds nothing but derived files counts as empty and takes them along; one
+ * of derived files, those that the processor made, which it goes on doing while `rm -r` is at work. */
+enum index_rmdir_how { INDEX_RMDIR_USER, INDEX_RMDIR_EMPTY, INDEX_RMDIR_ALL };
 int index_rmdir(struct index *ix, uint64_t parent, const char *name, enum index_rmdir_how how,
     int64_t now, struct inode *ret_inode);
 

@@ -322,13 +322,13 @@ index_link_over(struct index *ix, uint64_t ino, uint64_t parent, const char *nam
 
 /* ---- unlink, rmdir ---- */
 
-/* 0, or -ENOTEMPTY: something below is no derived entry. */
+/* 0, or -ENOTEMPTY: something below doesn't have this flag. */
 static int
-only_derived(struct db *db, uint64_t dir)
+only_with(struct db *db, uint64_t dir, enum inode_flags flag)
 {
 	int64_t one;
 	int r = db_int(db, &one, TREE_BELOW "SELECT 1 FROM tree t JOIN inode i ON i.ino=t.ino"
-	    " WHERE (i.flags & 1)=0 AND i.ino<>?1 LIMIT 1", "i", (int64_t)dir);
+	    " WHERE (i.flags & ?2)=0 AND i.ino<>?1 LIMIT 1", "ii", (int64_t)dir, (int64_t)flag);
 
 	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;
 }
@@ -368,11 +368,12 @@ remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
 int
 empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int64_t now)
 {
+	bool derived = (dir->flags & INODE_DERIVED) != 0;
 	int64_t one;
 	int r;
 
-	if (how == INDEX_RMDIR_DERIVED) {
-		r = only_derived(db, dir->ino);
+	if (how != INDEX_RMDIR_EMPTY) {
+		r = only_with(db, dir->ino, derived && how == INDEX_RMDIR_USER ? INODE_MADE : INODE_DERIVED);
 		return r == 0 ? remove_derived(db, dir->ino, now, 0) : r;
 	}
 	r = db_int(db, &one, "SELECT 1 FROM dentry WHERE parent=? LIMIT 1", "i", (int64_t)dir->ino);

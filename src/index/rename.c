@@ -57,8 +57,10 @@ moved_work(struct db *db, const struct inode *inode, const struct quiet *quiet)
 static int
 set_derived(struct db *db, struct inode *inode, bool derived)
 {
-	uint32_t flags = (inode->flags & ~(uint32_t)INODE_DERIVED) | (derived ? INODE_DERIVED : 0);
+	uint32_t flags = inode->flags;
 
+	if (derived != ((flags & INODE_DERIVED) != 0))
+		flags = (flags & ~(uint32_t)(INODE_DERIVED | INODE_MADE)) | (derived ? INODE_DERIVED : 0);
 	/* Of a file with other names, those say what it is. */
 	if (flags == inode->flags || (!S_ISDIR(inode->mode) && inode->nlink > 1))
 		return 0;
@@ -66,7 +68,7 @@ set_derived(struct db *db, struct inode *inode, bool derived)
 	if (!S_ISDIR(inode->mode))
 		return db_run(db, "UPDATE inode SET flags=? WHERE ino=?", "ii", (int64_t)flags,
 		    (int64_t)inode->ino);
-	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~1)|?2 WHERE ino IN (SELECT ino FROM tree)"
+	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~17)|?2 WHERE ino IN (SELECT ino FROM tree)"
 	    " AND (nlink<2 OR (mode & 61440)=16384)", "ii",
 	    (int64_t)inode->ino, (int64_t)(derived ? INODE_DERIVED : 0));
 }
@@ -80,8 +82,10 @@ rename_replace(struct db *db, const struct rename_call *c, const struct inode *s
 		return -EISDIR;
 	if (!S_ISDIR(dst->mode) && S_ISDIR(src->mode))
 		return -ENOTDIR;
+	/* Another's derivatives go by the processor's hand, before others come there. */
 	if (S_ISDIR(dst->mode))
-		r = empty_dir(db, dst, INDEX_RMDIR_DERIVED, c->now);
+		r = empty_dir(db, dst, (dst->flags & INODE_DERIVED) != 0 ? INDEX_RMDIR_EMPTY :
+		    INDEX_RMDIR_USER, c->now);
 	if (r == 0)
 		r = inode_unlinked(db, dst, c->now);
 	if (r == 0 && !S_ISDIR(dst->mode) && dst->nlink > 0 && dst->object != 0)

@@ -218,7 +218,7 @@ step_remove(struct program *p, const char *name)
 
 	if (name[0] == 'f' && index_unlink(p->rig.ix, parent, name, 8, &i) == 0 && i.nlink == 0)
 		assert_int_equal(index_reap(p->rig.ix, i.ino) >= 0, 1);
-	if (name[0] == 'd' && index_rmdir(p->rig.ix, parent, name, INDEX_RMDIR_DERIVED, 8, &i) == 0) {
+	if (name[0] == 'd' && index_rmdir(p->rig.ix, parent, name, INDEX_RMDIR_USER, 8, &i) == 0) {
 		note_dirs(p, NULL, i.ino);
 		assert_int_equal(index_reap(p->rig.ix, i.ino) >= 0, 1);
 	}
