@@ -68,6 +68,7 @@ set_derived(struct db *db, struct inode *inode, bool derived)
 	if (!S_ISDIR(inode->mode))
 		return db_run(db, "UPDATE inode SET flags=? WHERE ino=?", "ii", (int64_t)flags,
 		    (int64_t)inode->ino);
+	/* 17: INODE_DERIVED and INODE_MADE. */
 	return db_run(db, TREE_BELOW "UPDATE inode SET flags=(flags&~17)|?2 WHERE ino IN (SELECT ino FROM tree)"
 	    " AND (nlink<2 OR (mode & 61440)=16384)", "ii",
 	    (int64_t)inode->ino, (int64_t)(derived ? INODE_DERIVED : 0));
