@@ -210,8 +210,12 @@ own_tmp(struct local *l, int all_fd)
 			lock_fd = openat(dir_fd, "lock", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 		if (lock_fd < 0 && errno == ENOENT)
 			continue;
-		if (lock_fd < 0)
-			return -errno;
+		if (lock_fd < 0) {
+			int r = -errno;
+
+			(void)unlinkat(all_fd, l->tmp_id, AT_REMOVEDIR);
+			return r;
+		}
 		/* A prober that was quicker takes it away. */
 		if (flock(lock_fd, LOCK_EX | LOCK_NB) < 0 || fstat(lock_fd, &st) < 0 || st.st_nlink == 0)
 			continue;
@@ -283,10 +287,16 @@ make_tmp(struct local *l)
 {
 	CLEANUP_CLOSE int all_fd = -1;
 
+	int r;
+
 	if (mkdirat(l->root_fd, ".tbfs", 0700) < 0 && errno != EEXIST)
 		return -errno;
 	if (mkdirat(l->root_fd, LOCAL_TMP, 0700) < 0 && errno != EEXIST)
 		return -errno;
+	/* Objects lie below .tbfs, too (invariant 2). */
+	r = fsync_dirat(l->root_fd, ".");
+	if (r < 0)
+		return r;
 	all_fd = openat(l->root_fd, LOCAL_TMP, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	return all_fd < 0 ? -errno : own_tmp(l, all_fd);
 }

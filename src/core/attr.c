@@ -329,6 +329,9 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 		node_lock(c, n);
 		r = index_get(c->ix, ino, &row);
 	}
+	/* Who puts the time back after a write in the same tick must not make it look unwritten. */
+	if (r == 0 && n != NULL && (set & SET_MTIME) != 0 && row.state == OBJECT_OPEN)
+		n->changed = true;
 	if (r == 0)
 		r = set_staged_times(c, &row, set, to);
 	if (r == 0)

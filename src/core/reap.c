@@ -108,6 +108,15 @@ node_given_up(struct core *c, uint64_t ino)
 }
 
 static void
+came_back(struct core *c, uint64_t bytes)
+{
+	uint64_t had = atomic_load(&c->given_up);
+
+	while (!atomic_compare_exchange_weak(&c->given_up, &had, had > bytes ? had - bytes : 0))
+		;
+}
+
+static void
 without_name(struct core *c, uint64_t ino)
 {
 	struct node *n = node_get(c, ino);
@@ -193,7 +202,6 @@ core_collect(struct core *c, bool at_start)
 	struct work work[512];
 	int n, i;
 
-	atomic_store(&c->given_up, 0);
 	sweep(c, at_start ? INT64_MAX : clock_wall_ns() - ORPHAN_AGE_NS);
 	(void)core_reap(c);
 	while ((n = index_work_due(c->ix, WORK_FREE, INT64_MAX, work, 512)) > 0) {
@@ -201,8 +209,12 @@ core_collect(struct core *c, bool at_start)
 		if (index_sync(c->ix) < 0)
 			return;
 		for (i = 0; i < n; i++) {
+			struct stat st;
+			bool there = staging_stat(c->st, work[i].id, &st) == 0;
 			int r = staging_remove(c->st, work[i].id);
 
+			if (r == 0 && there)
+				came_back(c, (uint64_t)st.st_blocks * 512);
 			if (r < 0)
 				(void)log_errno(r, "staged file %ju can't be removed",
 				    (uintmax_t)work[i].id);
@@ -241,4 +253,6 @@ core_make_room(struct core *c)
 	/* An object may share the blocks: the scheduler was told of it. */
 	for (i = 0; i < FREE_WAITS && is_short(c, 0, &now) && now < before + coming / 2; i++)
 		(void)usleep(FORGET_WAIT_US);
+	/* What didn't come by now (somebody holds it by a path) nobody waits for again. */
+	came_back(c, coming);
 }

@@ -26,13 +26,14 @@ index_mark_open(struct index *ix, uint64_t ino, struct inode *ret_was, struct in
 	if (r == 0 && i.state == OBJECT_NONE)
 		r = -EINVAL;
 	if (r == 0)
-		r = db_run(db, "UPDATE inode SET state=1, generation=generation+1, staged_mtime=mtime"
-		    " WHERE ino=?", "i", (int64_t)ino);
+		r = db_run(db, "UPDATE inode SET state=1, generation=generation+1, staged_mtime=mtime,"
+		    " flags=flags&~16 WHERE ino=?", "i", (int64_t)ino);
 	r = db_end(ix, r);
 	if (r < 0)
 		return r;
 	*ret_was = i;
 	i.staged_mtime = i.mtime;
+	i.flags &= ~(uint32_t)INODE_MADE;	/* what is in it is the user's now */
 	i.state = OBJECT_OPEN;
 	i.generation++;
 	*ret_inode = i;

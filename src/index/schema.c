@@ -40,11 +40,13 @@ enum {
 	"UPDATE inode SET flags=flags|8 WHERE ino IN (SELECT ino FROM xattr);" \
 	"DROP INDEX dentry_order; DROP INDEX dentry_ino; ALTER TABLE dentry RENAME TO dentry_2;" \
 	SCHEMA_DENTRY \
-	/* Derived files could come into a directory that was removed. */ \
-	"UPDATE inode SET nlink=0 WHERE (flags & 1)<>0 AND ino IN (SELECT ino FROM dentry_2" \
-	" WHERE parent NOT IN (SELECT ino FROM inode WHERE nlink>0));" \
-	"INSERT INTO dentry SELECT parent, id, name, ino FROM dentry_2" \
-	" WHERE parent IN (SELECT ino FROM inode WHERE nlink>0) ORDER BY parent, id;" \
+	/* Derived files could come into a directory that was removed: they go. */ \
+	"INSERT INTO dentry WITH RECURSIVE live(ino) AS (SELECT 1 UNION SELECT d.ino FROM live l" \
+	" JOIN dentry_2 d ON d.parent=l.ino JOIN inode i ON i.ino=d.ino WHERE (i.mode & 61440)=16384)" \
+	" SELECT d.parent, d.id, d.name, d.ino FROM dentry_2 d JOIN inode i ON i.ino=d.ino" \
+	" WHERE (i.flags & 1)=0 OR d.parent IN (SELECT ino FROM live) ORDER BY d.parent, d.id;" \
+	"UPDATE inode SET nlink=0 WHERE (flags & 1)<>0 AND nlink>0" \
+	" AND NOT EXISTS(SELECT 1 FROM dentry d WHERE d.ino=inode.ino);" \
 	"DROP TABLE dentry_2;"
 
 static const char schema_sql[] =
@@ -203,11 +205,12 @@ schema_upgrade(struct index *ix, int version, struct error *err)
 		return error_set(err, -EPROTO, "the index %s/index.db has schema %d, which no tbfs ever made",
 		    ix->dir, version);
 	r = snapshot_write(ix, h, err);
+	/* All of it need not fit into memory; there is no savepoint in it to undo. */
 	if (r == 0)
-		r = run_script(ix, h, "BEGIN IMMEDIATE;", err);
+		r = run_script(ix, h, "PRAGMA cache_spill=ON; BEGIN IMMEDIATE;", err);
 	for (; r == 0 && version < SCHEMA_VERSION; version++)
 		r = run_script(ix, h, upgrades[version], err);
-	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d; COMMIT;", SCHEMA_VERSION);
+	(void)snprintf(sql, sizeof(sql), "PRAGMA user_version=%d; COMMIT; PRAGMA cache_spill=OFF;", SCHEMA_VERSION);
 	if (r == 0)
 		r = run_script(ix, h, sql, err);
 	if (r == 0)

@@ -71,7 +71,8 @@ flight_run(void *arg)
 		remove_run(s, f->id, f->attempts);
 		break;
 	case WORK_EXPAND:
-		(void)index_expand(s->ix, f->id, clock_wall_ns());
+		if (index_expand(s->ix, f->id, clock_wall_ns()) < 0)
+			(void)usleep(UNRECORDED_US);
 		break;
 	default:
 		break;

@@ -771,14 +771,19 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	    /* What an older one left: a derived file in a directory that was removed. */
 	    "INSERT INTO inode SELECT 900, mode, 1, uid, gid, rdev, size, atime, mtime, ctime, btime, 1,"
 	    " state, generation, synced_generation, staged_mtime, 0 FROM inode WHERE ino<>1;"
-	    "INSERT INTO dentry VALUES(800, 'lost', 900, 900); PRAGMA user_version=1", NULL);
+	    "INSERT INTO inode SELECT 901, 16877, 2, uid, gid, rdev, size, atime, mtime, ctime, btime, 1,"
+	    " 0, 0, 0, 0, 0 FROM inode WHERE ino=1;"
+	    "INSERT INTO dentry VALUES(800, 'thumbs', 901, 901); INSERT INTO dentry VALUES(901, 'lost', 900, 900);"
+	    "PRAGMA user_version=1", NULL);
 	rig_open(&rig);
 	take_snapshot(&rig);
 	on_file(&rig, "snapshot", "PRAGMA user_version", &number);
 	assert_int_equal(number, 1);
 	on_file(&rig, "snapshot", "SELECT count(*) FROM dentry", &number);
-	assert_int_equal(number, 2);
+	assert_int_equal(number, 3);
 	assert_int_equal(index_get(rig.ix, 900, &inode), 0);
+	assert_int_equal(inode.nlink, 0);
+	assert_int_equal(index_get(rig.ix, 901, &inode), 0);
 	assert_int_equal(inode.nlink, 0);
 	/* What the new one knows works, and what the old one held is there. */
 	assert_int_equal(index_lookup(rig.ix, INDEX_ROOT, "a", &inode), 0);
