@@ -286,7 +286,6 @@ static int
 make_tmp(struct local *l)
 {
 	CLEANUP_CLOSE int all_fd = -1;
-
 	int r;
 
 	if (mkdirat(l->root_fd, ".tbfs", 0700) < 0 && errno != EEXIST)

@@ -291,6 +291,7 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 	int64_t now = clock_wall_ns();
 	struct inode row, new = *to;
 	struct node *n = NULL;
+	uint32_t stripped;
 	unsigned mask = 0;
 	int r = index_get(c->ix, ino, &row);
 
@@ -307,12 +308,14 @@ core_setattr(struct core *c, uint64_t ino, unsigned set, const struct inode *to,
 		r = acl_chmod_inode(c, ino, to->mode);
 	if (r < 0)
 		return r;
-	if ((set & (SET_UID | SET_GID | SET_KILL_PRIV)) != 0 && (set & SET_MODE) == 0 &&
-	    !S_ISDIR(row.mode) && without_privilege(&row, who) != row.mode) {
+	stripped = row.mode;
+	if ((set & (SET_UID | SET_GID | SET_KILL_PRIV)) != 0 && (set & SET_MODE) == 0 && !S_ISDIR(row.mode))
+		stripped = without_privilege(&row, who);
+	if (stripped != row.mode) {
 		/* The kernel asks for the same after a write and for chown(-1, -1). */
 		if (set == SET_KILL_PRIV && who->uid != 0 && who->uid != row.uid && !has_writers(c, ino))
 			return -EPERM;
-		new.mode = without_privilege(&row, who);
+		new.mode = stripped;
 		mask |= ATTR_MODE;
 	}
 	mask |= (set & SET_MODE) != 0 ? ATTR_MODE : 0u;
