@@ -240,7 +240,8 @@ set_access_acl(struct core *c, uint64_t ino, const char *name, const void *value
 	if (caller_is_outsider(who, row.gid))
 		to.mode &= ~(uint32_t)S_ISGID;
 	to.ctime = clock_wall_ns();
-	r = index_set_attr(c->ix, ino, ATTR_MODE | ATTR_CTIME, &to, &row);
+	if (to.mode != row.mode)
+		r = index_set_attr(c->ix, ino, ATTR_MODE | ATTR_CTIME, &to, &row);
 	if (r < 0)
 		return r;
 	if (minimal) {

@@ -58,13 +58,35 @@ has_none(struct index *ix, uint64_t ino)
 
 /* More names than a listing can hold could never be listed, nor copied. */
 static int
-names_fit(struct db *db, uint64_t ino, const char *name)
+name_fits(struct db *db, uint64_t ino, const char *name)
 {
 	int64_t others = 0;
-	int r = db_int(db, &others, "SELECT total(length(CAST(name AS BLOB)) + 1) FROM xattr"
-	    " WHERE ino=? AND name<>?", "is", (int64_t)ino, name);
+	int r = db_int(db, &others, "SELECT total(length(CAST(name AS BLOB)) + 1) FROM xattr WHERE ino=?", "i",
+	    (int64_t)ino);
 
 	return r < 0 ? r : others + (int64_t)strlen(name) + 1 > INDEX_XATTR_LIST_MAX ? -ENOSPC : 0;
+}
+
+/* May it be set?  0: the inode has none of this name, 1: another value, 2: this one. */
+static int
+compare(struct db *db, uint64_t ino, const char *name, const void *value, size_t len)
+{
+	sqlite3_stmt *q;
+	struct inode i;
+	bool same;
+	int r = inode_load(db, ino, &i);
+
+	if (r < 0 || (i.flags & INODE_XATTRS) == 0)
+		return r;
+	r = db_row(db, &q, "SELECT value FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
+	if (r == -ENOENT)
+		return name_fits(db, ino, name);
+	if (r < 0)
+		return r;
+	same = (size_t)sqlite3_column_bytes(q, 0) == len &&
+	    (len == 0 || memcmp(sqlite3_column_blob(q, 0), value, len) == 0);
+	db_done(q);
+	return same ? 2 : 1;
 }
 
 int
@@ -72,21 +94,19 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
     unsigned flags, int64_t now)
 {
 	struct db *db = &ix->writer;
-	int64_t one;
 	int r = db_begin_growing(ix);
 
 	if (r < 0)
 		return r;
+	r = compare(db, ino, name, value, len);
+	if (r > 0 && (flags & INDEX_XATTR_CREATE) != 0)
+		r = -EEXIST;
+	else if (r == 0 && (flags & INDEX_XATTR_REPLACE) != 0)
+		r = -ENODATA;
+	/* What it has already moves no time, as on ext4. */
+	if (r == 2 || r < 0)
+		return db_end(ix, r < 0 ? r : 0);
 	r = touched(db, ino, now, INODE_XATTRS);
-	if (r == 0 && flags != 0) {
-		r = db_int(db, &one, "SELECT 1 FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
-		if (r == 0 && (flags & INDEX_XATTR_CREATE) != 0)
-			r = -EEXIST;
-		else if (r == -ENOENT)
-			r = (flags & INDEX_XATTR_REPLACE) != 0 ? -ENODATA : 0;
-	}
-	if (r == 0)
-		r = names_fit(db, ino, name);
 	if (r == 0)
 		r = db_run(db, "INSERT INTO xattr VALUES(?,?,?) ON CONFLICT(ino,name)"
 		    " DO UPDATE SET value=excluded.value", "isb", (int64_t)ino, name,

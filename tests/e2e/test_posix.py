@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import stat
+import struct
 import subprocess
 import time
 
@@ -864,11 +865,17 @@ def test_mtime_and_ctime_move_when_they_must(tree):
     moved(lambda: os.chmod(path, 0o600), False)
     moved(lambda: os.chown(path, 33, 33), False)
     moved(lambda: os.setxattr(path, "user.a", b"1"), False)
+    moved(lambda: os.setxattr(path, "user.a", b"2"), False)
     moved(lambda: os.link(path, tree / "g"), False)
     moved(lambda: os.unlink(tree / "g"), False)
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in (
+        (1, 6, -1 & 0xffffffff), (2, 4, 33), (4, 4, -1 & 0xffffffff), (16, 4, -1 & 0xffffffff), (32, 4, -1 & 0xffffffff)))
+    moved(lambda: os.setxattr(path, "system.posix_acl_access", acl), False)
     before = os.stat(path)
     read(path)
     os.listxattr(path)
+    os.setxattr(path, "user.a", b"2")       # what it has already
+    os.setxattr(path, "system.posix_acl_access", acl)
     after = os.stat(path)
     assert (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
 
