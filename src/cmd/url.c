@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * tbfs url: asks the mount itself, not the daemon's socket: getxattr of user.tbfs.url.<seconds>,
- * which the kernel lets only those do who may read the file.
+ * tbfs url: asks the mount itself, not the daemon's socket: getxattr of user.tbfs.url, or of
+ * user.tbfs.url.<seconds>, which the kernel lets only those do who may read the file.
  */
+#include "backends/backend.h"
 #include "cmd/cmd.h"
 
 #include <errno.h>
@@ -10,7 +11,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
-enum { EXPIRES_DEFAULT = 3600, EXPIRES_MAX = 7 * 86400, URL_ROOM = 16384 };
+enum { URL_ROOM = 16384 };
 
 static int
 url_failed(const char *path, int error)
@@ -29,9 +30,9 @@ url_failed(const char *path, int error)
 }
 
 static int
-url_of(const char *path, unsigned expires)
+url_of(const char *path, const char *name)
 {
-	char name[64], url[URL_ROOM];
+	char url[URL_ROOM];
 	struct location loc;
 	ssize_t n;
 	int code = cmd_locate(path, &loc);
@@ -39,7 +40,6 @@ url_of(const char *path, unsigned expires)
 	if (code != EXIT_DONE)
 		return code;
 	locate_release(&loc);
-	(void)snprintf(name, sizeof(name), "user.tbfs.url.%u", expires);
 	n = lgetxattr(path, name, url, sizeof(url) - 1);
 	if (n < 0)
 		return url_failed(path, errno);
@@ -54,20 +54,22 @@ cmd_url(int argc, char **argv)
 	static const struct option longs[] = {
 		{ "expires", required_argument, NULL, 'e' }, { "help", no_argument, NULL, 'h' }, { 0 },
 	};
-	double expires = EXPIRES_DEFAULT;
+	char name[64] = "user.tbfs.url";
 	int c, code = EXIT_DONE;
+	double expires;
 
 	while ((c = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
 		if (c != 'e')
 			return c == 'h' ? cmd_help("url") : cmd_usage("url");
 		if (!cmd_seconds("--expires", optarg, &expires))
 			return EXIT_USAGE;
+		if (expires < 1 || expires > BACKEND_URL_MAX)
+			return cmd_fail(EXIT_USAGE, "--expires is from 1s to 7d");
+		(void)snprintf(name, sizeof(name), "user.tbfs.url.%u", (unsigned)expires);
 	}
 	if (argc == optind)
 		return cmd_usage("url");
-	if (expires < 1 || expires > EXPIRES_MAX)
-		return cmd_fail(EXIT_USAGE, "--expires is from 1s to 7d");
 	for (; code == EXIT_DONE && optind < argc; optind++)
-		code = url_of(argv[optind], (unsigned)expires);
+		code = url_of(argv[optind], name);
 	return code;
 }

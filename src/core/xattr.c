@@ -10,13 +10,14 @@
 #include "base/digest.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
-enum { XATTR_VALUE_MAX = 65536, URL_EXPIRES = 3600, URL_EXPIRES_MAX = 604800 };
+enum { XATTR_VALUE_MAX = 65536, URL_EXPIRES = 3600 };
 
 #define VIRTUAL_PREFIX "user.tbfs."
 
@@ -65,7 +66,8 @@ virtual_object(struct core *c, const struct inode *inode, const char *what, void
 	return answer(hex, buf, room);
 }
 
-/* "url", or "url.<seconds>".  Asked through the kernel: who asks may read the file. */
+/* "url", or "url.<seconds>", of which the store says how many may be.  Asked through the kernel: who
+ * asks may read the file. */
 static ssize_t
 virtual_url(struct core *c, const struct inode *inode, const char *what, void *buf, size_t room)
 {
@@ -77,7 +79,7 @@ virtual_url(struct core *c, const struct inode *inode, const char *what, void *b
 
 	if (what[3] == '.') {
 		expires = strtoul(what + 4, &end, 10);
-		if (what[4] < '0' || what[4] > '9' || *end != '\0' || expires < 1 || expires > URL_EXPIRES_MAX)
+		if (what[4] < '0' || what[4] > '9' || *end != '\0' || expires > UINT_MAX)
 			return -EINVAL;
 	}
 	/* An object of former bytes is nobody's to see. */
