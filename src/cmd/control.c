@@ -18,6 +18,7 @@
  */
 #include "cmd/control_private.h"
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 
@@ -33,47 +34,40 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static int
-read_peer(int fd, struct control_peer *ret_peer)
+/* Is it a member of the group, by its supplementary ones too? */
+static bool
+peer_in_group(int fd, gid_t own, gid_t group)
 {
-	struct ucred cred;
-	socklen_t len = sizeof(cred);
-	gid_t *groups = NULL;
+	CLEANUP_FREE gid_t *groups = NULL;
+	socklen_t len = 0;
+	size_t i;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) < 0)
-		return -errno;
-	len = 0;
+	if (own == group)
+		return true;
 	/* The first call tells the size by ERANGE. */
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno != ERANGE)
-		len = 0;
-	if (len > 0) {
-		groups = malloc(len);
-		if (groups == NULL)
-			return -ENOMEM;
-		if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
-			len = 0;
-	}
-	ret_peer->pid = cred.pid;
-	ret_peer->uid = cred.uid;
-	ret_peer->gid = cred.gid;
-	ret_peer->groups = groups;
-	ret_peer->group_count = len / sizeof(gid_t);
-	return 0;
+		return false;
+	groups = malloc(len > 0 ? len : 1);
+	if (groups == NULL || getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) < 0)
+		return false;
+	for (i = 0; i < len / sizeof(gid_t); i++)
+		if (groups[i] == group)
+			return true;
+	return false;
 }
 
 static bool
-peer_allowed(const struct control_server *s, const struct control_peer *peer)
+peer_allowed(const struct control_server *s, int fd)
 {
-	size_t i;
+	struct ucred peer = { .pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1 };
+	socklen_t len = sizeof(peer);
 
-	if (peer->uid == 0 || peer->uid == s->opt.owner)
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 &&
+	    (peer.uid == 0 || peer.uid == s->opt.owner ||
+	    (s->opt.group != (gid_t)-1 && peer_in_group(fd, peer.gid, s->opt.group))))
 		return true;
-	if (s->opt.group == (gid_t)-1)
-		return false;
-	for (i = 0; i < peer->group_count; i++)
-		if (peer->groups[i] == s->opt.group)
-			return true;
-	return peer->gid == s->opt.group;
+	log_warn("control: user %u (pid %d) is not let in", (unsigned)peer.uid, (int)peer.pid);
+	return false;
 }
 
 /* Answer without a handler: a line that an empty socket always has room for. */
@@ -101,30 +95,24 @@ free_slot(struct control_server *s)
 static void
 start_request(struct control_server *s, int fd)
 {
-	struct control_peer peer = {0};
 	struct control_request *req;
 
-	if (read_peer(fd, &peer) < 0 || !peer_allowed(s, &peer)) {
-		log_warn("control: user %u (pid %d) is not let in", (unsigned)peer.uid, (int)peer.pid);
-		free(peer.groups);
+	if (!peer_allowed(s, fd)) {
 		refuse(fd, "not allowed: this needs root, the mounting user, or a member of control.group");
 		return;
 	}
 	req = free_slot(s);
 	if (req == NULL) {
-		free(peer.groups);
 		refuse(fd, "the daemon is busy with as many requests as it takes at once; try again");
 		return;
 	}
 	req->fd = fd;
-	req->peer = peer;
 	req->gone = false;
 	req->deadline = 0;
 	memset(&req->error, 0, sizeof(req->error));
 	atomic_store(&req->cancelled, false);
 	atomic_store(&req->state, SLOT_RUNNING);
 	if (pthread_create(&req->thread, NULL, control_handler_run, req) != 0) {
-		free(peer.groups);
 		refuse(fd, "the daemon can't start a thread");
 		atomic_store(&req->state, SLOT_FREE);
 	}
@@ -163,7 +151,6 @@ reap(struct control_server *s)
 			continue;
 		(void)pthread_join(req->thread, NULL);
 		(void)close(req->fd);
-		free(req->peer.groups);
 		atomic_store(&req->state, SLOT_FREE);
 	}
 	return running;

@@ -39,15 +39,6 @@ enum {
 struct control_server;
 struct control_request;
 
-/* Who asks. */
-struct control_peer {
-	pid_t pid;
-	uid_t uid;
-	gid_t gid;
-	gid_t *groups;			/* supplementary */
-	size_t group_count;
-};
-
 /*
  * One verb.  `run` is called on a handler thread, up to CONTROL_HANDLERS at
  * once, no lock held.  It returns an enum exit_code, or -errno (then the answer
@@ -78,7 +69,6 @@ void control_stop(struct control_server *s);
 
 /* The request object; lives as long as run(). */
 const json_t *control_args(const struct control_request *req);
-const struct control_peer *control_peer(const struct control_request *req);
 /* 0, or why the work should end: -ECANCELED (client gone, server stopping), -ETIMEDOUT (the
  * request's own timeout_s).  Any thread. */
 int control_cancelled(const struct control_request *req);

@@ -18,7 +18,6 @@ struct control_request {
 	_Atomic bool cancelled;
 	_Atomic bool working;		/* the request is read: signs of life may go out */
 	bool gone;			/* accepting thread: hang-up seen */
-	struct control_peer peer;
 	json_t *args;			/* handler */
 	json_t *answer;			/* handler */
 	struct error error;		/* handler */

@@ -21,12 +21,6 @@ control_args(const struct control_request *req)
 	return req->args;
 }
 
-const struct control_peer *
-control_peer(const struct control_request *req)
-{
-	return &req->peer;
-}
-
 int64_t
 control_deadline(const struct control_request *req)
 {
