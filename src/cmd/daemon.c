@@ -20,89 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define CARE_EVERY_NS (2 * NSEC_PER_SEC)
 #define DRAINED_NS (10 * NSEC_PER_SEC)	/* for so long `tbfs umount`'s drain counts as ours */
-
-/* ---- events of the core ---- */
-
-static void
-on_work_queued(void *arg, int64_t due)
-{
-	struct daemon *d = arg;
-
-	syncer_wake(d->syncer, due);
-}
-
-static void
-on_attr_changed(void *arg, uint64_t ino)
-{
-	struct daemon *d = arg;
-
-	if (d->fs != NULL)
-		fs_attr_changed(d->fs, ino);
-}
-
-static void
-on_entry_changed(void *arg, uint64_t parent, const char *name)
-{
-	struct daemon *d = arg;
-
-	if (d->fs != NULL)
-		fs_entry_changed(d->fs, parent, name);
-}
-
-static void
-on_changed(void *arg, uint64_t ino)
-{
-	struct daemon *d = arg;
-
-	if (d->processor != NULL)
-		processor_changed(d->processor, ino);
-}
-
-static void
-on_derived_gone(void *arg, uint64_t parent, const char *name)
-{
-	struct daemon *d = arg;
-
-	if (d->processor != NULL)
-		processor_derived_gone(d->processor, parent, name);
-}
-
-static void
-on_meta_wanted(void *arg, uint64_t keep)
-{
-	struct daemon *d = arg;
-
-	if (d->processor != NULL)
-		processor_meta_wanted(d->processor, keep);
-}
-
-static ssize_t
-on_virtual_get(void *arg, uint64_t ino, const char *what, void *buf, size_t room)
-{
-	struct daemon *d = arg;
-
-	return d->processor == NULL ? -ENODATA :
-	    processor_getxattr(d->processor, ino, what, buf, room);
-}
-
-/* setfattr -n user.tbfs.sync -v 1 PATH */
-static int
-on_virtual_set(void *arg, uint64_t ino, const char *what, const void *value, size_t len)
-{
-	struct daemon *d = arg;
-	struct sync_progress left;
-	int r;
-
-	(void)value;
-	if (strcmp(what, "sync") != 0)
-		return -EPERM;
-	if (len == 0)
-		return -EINVAL;
-	r = syncer_drain(d->syncer, ino, clock_mono_ns() + d->cfg->drain_timeout, NULL, NULL, &left);
-	return r;
-}
 
 /* ---- up ---- */
 
@@ -272,8 +190,7 @@ make_workers(struct daemon *d, struct error *err)
 			.cpu_s = (uint32_t)(d->cfg->limit_deadline / NSEC_PER_SEC * 2 / 3 + 1),
 			.deadline_s = (uint32_t)(d->cfg->limit_deadline / NSEC_PER_SEC),
 		} };
-	struct core_events events = { d, on_work_queued, on_attr_changed, on_entry_changed,
-		on_changed, on_derived_gone, on_meta_wanted, on_virtual_get, on_virtual_set };
+	struct core_events events = daemon_events(d);
 	struct fetcher fetcher;
 	int r = syncer_new(&sync, &d->syncer);
 
@@ -309,33 +226,7 @@ mount_fs(struct daemon *d, struct error *err)
 	return r;
 }
 
-/* ---- care: checkpoints and snapshots ---- */
-
-static void *
-care_run(void *arg)
-{
-	struct daemon *d = arg;
-	int64_t snapshot_at = clock_mono_ns() + d->cfg->snapshot_interval;
-	struct error err = { 0 };
-
-	pthread_mutex_lock(&d->care_lock);
-	while (!d->care_stop) {
-		struct timespec until = ns_to_timespec(clock_mono_ns() + CARE_EVERY_NS);
-
-		(void)pthread_cond_timedwait(&d->care_cond, &d->care_lock, &until);
-		pthread_mutex_unlock(&d->care_lock);
-		index_checkpoint(d->index);
-		if (d->cfg->snapshot_interval > 0 && clock_mono_ns() > snapshot_at) {
-			if (index_snapshot(d->index, &err) < 0)
-				log_err("%s", error_text(&err));
-			snapshot_at = clock_mono_ns() + d->cfg->snapshot_interval;
-		}
-		pthread_mutex_lock(&d->care_lock);
-	}
-	pthread_mutex_unlock(&d->care_lock);
-	return NULL;
-}
-
+/* The end of the mount is told by a signal, like all that serve() waits for. */
 static void *
 gone_run(void *arg)
 {
@@ -349,16 +240,8 @@ gone_run(void *arg)
 static int
 start_threads(struct daemon *d)
 {
-	pthread_condattr_t attr;
-	int r;
+	int r = care_start(&d->care, d->index, d->cfg);
 
-	(void)pthread_mutex_init(&d->care_lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&d->care_cond, &attr);
-	(void)pthread_condattr_destroy(&attr);
-	r = -pthread_create(&d->care_thread, NULL, care_run, d);
-	d->care_runs = r == 0;
 	if (r == 0) {
 		r = -pthread_create(&d->gone_thread, NULL, gone_run, d);
 		d->gone_runs = r == 0;
@@ -395,13 +278,7 @@ take_apart(struct daemon *d)
 	bool synced;
 
 	control_stop(d->control);
-	if (d->care_runs) {
-		pthread_mutex_lock(&d->care_lock);
-		d->care_stop = true;
-		(void)pthread_cond_signal(&d->care_cond);
-		pthread_mutex_unlock(&d->care_lock);
-		(void)pthread_join(d->care_thread, NULL);
-	}
+	care_stop(&d->care);
 	if (d->gone_runs)
 		(void)pthread_join(d->gone_thread, NULL);
 	if (d->fs != NULL)

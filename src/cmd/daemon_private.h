@@ -3,6 +3,7 @@
 #define TBFS_CMD_DAEMON_PRIVATE_H
 
 /* The assembled daemon, as its control verbs see it. */
+#include "cmd/care.h"
 #include "cmd/control.h"
 #include "config.h"
 #include "core/core.h"
@@ -26,11 +27,9 @@ struct daemon {
 	struct control_server *control;
 	char life[128];			/* staging_life() of this start */
 	int64_t started;		/* wall clock ns */
-	pthread_t gone_thread, care_thread;
-	bool gone_runs, care_runs;
-	pthread_mutex_t care_lock;
-	pthread_cond_t care_cond;
-	bool care_stop;			/* care_lock */
+	struct care care;
+	pthread_t gone_thread;		/* waits for the end of the mount */
+	bool gone_runs;
 	_Atomic int64_t drained_at;	/* monotonic ns when `tbfs umount` was told what remains */
 };
 
@@ -43,6 +42,8 @@ int daemon_check_address(struct daemon *d, struct error *err);
 /* Is it where it was when it worked last?  A server may have another name by now. */
 bool daemon_has_old_address(struct daemon *d);
 json_t *daemon_status(struct daemon *d);
+/* What core is to call; from then on from any thread, until it is freed. */
+struct core_events daemon_events(struct daemon *d);
 /* Everything stored, or the time is up; what is left in *ret_left. */
 int daemon_drain(struct daemon *d, int64_t deadline_mono_ns, struct sync_progress *ret_left);
 
