@@ -137,6 +137,14 @@ node_raise(struct core *c, struct node *n)
 	}
 }
 
+void
+node_look(struct core *c, struct node *n, const struct stat *st, struct staged_stat *ret_now)
+{
+	stat_to_staged(c, st, ret_now);
+	if (ret_now->ctime != n->flushed.ctime || ret_now->mtime != n->flushed.mtime)
+		n->changed = true;
+}
+
 static bool
 same_staged(const struct staged_stat *a, const struct staged_stat *b)
 {
@@ -149,20 +157,17 @@ node_flush(struct core *c, struct node *n, bool force)
 	char name[INDEX_NAME_MAX + 1];
 	struct staged_stat now;
 	struct quiet quiet;
-	struct inode inode;
 	uint64_t parent;
 	struct stat st;
 	int r = staging_stat(c->st, n->ino, &st);
 
 	if (r < 0)
 		return r;
-	stat_to_staged(c, &st, &now);
-	if (now.ctime != n->flushed.ctime || now.mtime != n->flushed.mtime)
-		n->changed = true;
+	node_look(c, n, &st, &now);
 	if (!force && same_staged(&now, &n->flushed))
 		return 0;
 	quiet = quiet_for(c, index_place(c->ix, n->ino, &parent, name) == 0 ? name : NULL);
-	r = index_mark_flushed(c->ix, n->ino, &now, &quiet, &inode);
+	r = index_mark_flushed(c->ix, n->ino, &now, &quiet);
 	if (r < 0)
 		return r;
 	n->queued = true;

@@ -97,6 +97,9 @@ int node_load(struct core *c, struct node *n, struct inode *ret_inode);
 int node_raise(struct core *c, struct node *n);
 /* The bytes of a REMOTE inode into the staging cache; may take long. */
 int node_hydrate(struct core *c, const struct inode *inode);
+/* What the staged file looks like by `st`; that it was changed since it was looked at last is
+ * remembered.  Node locked. */
+void node_look(struct core *c, struct node *n, const struct stat *st, struct staged_stat *ret_now);
 /* Remember what the staged file looks like; queue the upload.  Node locked. */
 int node_flush(struct core *c, struct node *n, bool force);
 

@@ -50,13 +50,12 @@ queue_upload(struct core *c, const struct inode *inode, const struct stat *st)
 {
 	struct quiet quiet = quiet_for(c, NULL);
 	struct staged_stat staged;
-	struct inode row;
 
 	stat_to_staged(c, st, &staged);
 	/* utimensat() after the last flush must not be undone by the staged file's time. */
 	if (staged.mtime == inode->staged_mtime)
 		staged.mtime = inode->mtime;
-	return index_mark_flushed(c->ix, inode->ino, &staged, &quiet, &row);
+	return index_mark_flushed(c->ix, inode->ino, &staged, &quiet);
 }
 
 /*

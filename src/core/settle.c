@@ -36,9 +36,7 @@ settle_locked(struct core *c, struct node *n, struct inode *inode, bool *ret_was
 		return r;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	stat_to_staged(c, &st, &now);
-	if (now.ctime != n->flushed.ctime || now.mtime != n->flushed.mtime)
-		n->changed = true;
+	node_look(c, n, &st, &now);
 	return index_mark_quiet(c->ix, n->ino, inode->generation, n->changed, &now, inode);
 }
 

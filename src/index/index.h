@@ -222,7 +222,7 @@ struct staged_stat {
 /* A writer closed (or synced): remember it, and queue the upload.  The row's ctime moves only
  * when the bytes did, which the staged mtime tells. */
 int index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
-    const struct quiet *quiet, struct inode *ret_inode);
+    const struct quiet *quiet);
 int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);
 /* Quiet: OPEN of this generation becomes DIRTY, or what it was before when !changed. -ESTALE
  * when the generation moved. */

@@ -62,7 +62,7 @@ flushed(struct db *db, struct inode *i, const struct staged_stat *st, enum objec
 
 int
 index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
-    const struct quiet *quiet, struct inode *ret_inode)
+    const struct quiet *quiet)
 {
 	struct db *db = &ix->writer;
 	struct inode i, was;
@@ -85,10 +85,7 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 		r = work_quiet(db, ino, quiet, true);
 	if (r == 0)
 		usage_resized(db, &was, i.size);
-	r = db_end(ix, r);
-	if (r == 0)
-		*ret_inode = i;
-	return r;
+	return db_end(ix, r);
 }
 
 int
