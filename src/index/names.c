@@ -333,36 +333,53 @@ only_with(struct db *db, uint64_t dir, enum inode_flags flag)
 	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;
 }
 
-/* Remove everything below a directory.  The rows stay with nlink 0 until they are reaped. */
+/* -ENOENT: the directory is empty. */
 static int
-remove_derived(struct db *db, uint64_t dir, int64_t now, unsigned depth)
+first_entry(struct db *db, uint64_t dir, char *ret_name, struct inode *ret_inode)
+{
+	sqlite3_stmt *q;
+	int r = db_row(db, &q, "SELECT d.name," INODE_COLUMNS " FROM dentry d"
+	    " JOIN inode i ON i.ino=d.ino WHERE d.parent=? LIMIT 1", "i", (int64_t)dir);
+
+	if (r < 0)
+		return r;
+	name_read(q, 0, ret_name);
+	inode_read(q, 1, ret_inode);
+	db_done(q);
+	return 0;
+}
+
+/* Remove everything below a directory, which may be deep.  The rows stay with nlink 0 until they
+ * are reaped. */
+static int
+remove_derived(struct db *db, uint64_t top, int64_t now)
 {
 	char name[INDEX_NAME_MAX + 1];
-	sqlite3_stmt *q;
-	struct inode child;
-	int r;
+	uint64_t dir = top;
+	struct inode gone;
+	int r = 0;
 
-	if (depth > TREE_DEPTH_MAX)
-		return -ELOOP;
-	for (;;) {
-		r = db_query(db, &q, "SELECT d.name," INODE_COLUMNS " FROM dentry d"
-		    " JOIN inode i ON i.ino=d.ino WHERE d.parent=? LIMIT 1", "i", (int64_t)dir);
-		if (r == 0)
-			r = db_step(db, q);
-		if (r <= 0)
-			return r;
-		name_read(q, 0, name);
-		inode_read(q, 1, &child);
-		db_done(q);
-		r = S_ISDIR(child.mode) ? remove_derived(db, child.ino, now, depth + 1) : 0;
+	while (r == 0) {
+		r = first_entry(db, dir, name, &gone);
+		if (r == 0 && S_ISDIR(gone.mode)) {
+			dir = gone.ino;
+			continue;
+		}
+		if (r == -ENOENT && dir == top)
+			return 0;
+		if (r == -ENOENT) {	/* empty by now: it goes itself */
+			r = inode_load(db, dir, &gone);
+			if (r == 0)
+				r = place_load(db, dir, &dir, name);
+		}
 		if (r == 0)
 			r = dentry_delete(db, dir, name);
 		if (r == 0)
-			r = inode_unlinked(db, &child, now);
-		if (r < 0)
-			return r;
-		counted(db, &child, dir, 0);
+			r = inode_unlinked(db, &gone, now);
+		if (r == 0)
+			counted(db, &gone, dir, 0);
 	}
+	return r;
 }
 
 int
@@ -374,7 +391,7 @@ empty_dir(struct db *db, const struct inode *dir, enum index_rmdir_how how, int6
 
 	if (how != INDEX_RMDIR_EMPTY) {
 		r = only_with(db, dir->ino, derived && how == INDEX_RMDIR_USER ? INODE_MADE : INODE_DERIVED);
-		return r == 0 ? remove_derived(db, dir->ino, now, 0) : r;
+		return r == 0 ? remove_derived(db, dir->ino, now) : r;
 	}
 	r = db_int(db, &one, "SELECT 1 FROM dentry WHERE parent=? LIMIT 1", "i", (int64_t)dir->ino);
 	return r == 0 ? -ENOTEMPTY : r == -ENOENT ? 0 : r;

@@ -58,7 +58,7 @@ index_readdir(struct index *ix, uint64_t dir, uint64_t after,
 	return r;
 }
 
-static int
+int
 place_load(struct db *db, uint64_t ino, uint64_t *ret_parent, char *ret_name)
 {
 	sqlite3_stmt *q;
@@ -73,6 +73,19 @@ place_load(struct db *db, uint64_t ino, uint64_t *ret_parent, char *ret_name)
 	return 0;
 }
 
+static void
+turn(char *text, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len / 2; i++) {
+		char c = text[i];
+
+		text[i] = text[len - 1 - i];
+		text[len - 1 - i] = c;
+	}
+}
+
 int
 path_load(struct db *db, uint64_t ino, char **ret_path)
 {
@@ -80,25 +93,20 @@ path_load(struct db *db, uint64_t ino, char **ret_path)
 	char name[INDEX_NAME_MAX + 1];
 	int depth, r;
 
+	/* From its end to its beginning, each name backwards: so it is turned once. */
 	for (depth = 0; ino != INDEX_ROOT; depth++) {
-		CLEANUP_STRBUF struct strbuf longer = STRBUF_INIT;
-
 		r = depth < TREE_DEPTH_MAX ? place_load(db, ino, &ino, name) : -ELOOP;
 		if (r < 0)
 			return r;
-		strbuf_addstr(&longer, name);
-		if (depth > 0) {
-			strbuf_addch(&longer, '/');
-			strbuf_add(&longer, path.data, path.len);
-		}
-		strbuf_reset(&path);
-		strbuf_add(&path, longer.data, longer.len);
-		if (!strbuf_ok(&longer))
-			return -ENOMEM;
+		if (depth > 0)
+			strbuf_addch(&path, '/');
+		turn(name, strlen(name));
+		strbuf_addstr(&path, name);
 	}
 	strbuf_add(&path, "", 0);
 	if (!strbuf_ok(&path))
 		return -ENOMEM;
+	turn(path.data, path.len);
 	*ret_path = TAKE_PTR(path.data);
 	return 0;
 }

@@ -9,7 +9,7 @@
 #include "index/db.h"
 #include "index/index.h"
 
-enum { TREE_DEPTH_MAX = 4096 };	/* directories; a longer walk is a damaged tree */
+enum { TREE_DEPTH_MAX = 65536 };	/* directories; a longer walk is a damaged tree */
 
 int inode_insert(struct db *db, const struct inode *i);
 /* A name of `inode` went: one link less, and for a directory none at all. */
@@ -23,6 +23,8 @@ int dentry_insert(struct db *db, uint64_t parent, const char *name, uint64_t id,
 /* Let the name stand for another inode; it keeps its id. */
 int dentry_point(struct db *db, uint64_t parent, const char *name, uint64_t ino);
 int dentry_delete(struct db *db, uint64_t parent, const char *name);
+/* Where an inode stands, by its oldest name. */
+int place_load(struct db *db, uint64_t ino, uint64_t *ret_parent, char *ret_name);
 
 /* Is it a directory that takes entries?  Its row. */
 int parent_check(struct db *db, uint64_t parent, struct inode *ret_dir);

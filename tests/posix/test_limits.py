@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from rig import read, wait_until, write
+from rig import read, run, wait_until, write
 
 
 @pytest.fixture
@@ -47,18 +47,35 @@ def test_200000_names_in_one_directory(mount):
     assert len(os.listdir(folder)) == 200_000
 
 
-@pytest.mark.timeout(300)
-def test_500_directories_deep(mount):
+def chain(mount, folders, end):
+    """A file below all of them, however long its path gets."""
     here = os.open(mount.path, os.O_RDONLY)
-    for n in range(500):
-        os.mkdir(f"d{n}", dir_fd=here)
-        below = os.open(f"d{n}", os.O_RDONLY, dir_fd=here)
+    for folder in folders:
+        os.mkdir(folder, dir_fd=here)
+        below = os.open(folder, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
-    fd = os.open("deepest", os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here)
+    fd = os.open(end, os.O_CREAT | os.O_WRONLY, 0o644, dir_fd=here)
     os.write(fd, b"down here")
     os.close(fd)
     os.close(here)
+
+
+@pytest.mark.timeout(300)
+def test_deeper_than_a_path_is_long(mount):
+    chain(mount, "d" * 6000, "deepest")
+    mount.sync()
+    os.rename(mount.path / "d", mount.path / "top")
+    mount.sync()
+    assert b"down here" in mount.objects(everything=True).values()
+    run("rm", "-r", mount.path / "top")
+    mount.sync()
+    assert b"down here" not in mount.objects(everything=True).values()
+
+
+@pytest.mark.timeout(300)
+def test_500_directories_deep(mount):
+    chain(mount, (f"d{n}" for n in range(500)), "deepest")
     path = mount.path.joinpath(*(f"d{n}" for n in range(500)), "deepest")
     assert read(path) == b"down here"
     os.rename(mount.path / "d0", mount.path / "top")
