@@ -11,8 +11,13 @@
 #include <getopt.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { GONE_S = 30 };			/* to end after the mount has gone, unless --timeout is more */
+enum {
+	GONE_S = 30,			/* to end after the mount has gone, unless --timeout is more */
+	BUSY_TRIES = 10,		/* to detach what is in use, BUSY_US apart */
+	BUSY_US = 50000,
+};
 
 struct umount_request {
 	const char *mountpoint;
@@ -28,9 +33,19 @@ detach(const char *mountpoint, bool lazy)
 	return locate_detach(mountpoint, lazy, &err) < 0 ? cmd_fail_error(EXIT_NOT_DONE, &err) : EXIT_DONE;
 }
 
-/* Exit code of drain, and what it left. */
+/* Another `tbfs umount` may have been faster: then it is as was asked for. */
+static bool
+is_gone(const struct location *loc)
+{
+	struct locate_mount m;
+
+	return !locate_mount_at(loc->mountpoint, &m);
+}
+
+/* Exit code of the drain, and what it left. */
 static int
-drain(struct control_client *c, const struct umount_request *req, json_t **ret_answer)
+drain(struct control_client *c, const struct location *loc, const struct umount_request *req,
+    json_t **ret_answer)
 {
 	json_t *request = json_pack("{s:s, s:b}", "verb", "umount", "lazy", (int)req->lazy);
 	struct show_progress progress;
@@ -43,11 +58,26 @@ drain(struct control_client *c, const struct umount_request *req, json_t **ret_a
 	r = control_ask(c, request, show_progress_line, &progress, ret_answer, &err);
 	show_progress_end(&progress);
 	json_decref(request);
-	if (r == EXIT_DONE)
+	if (r == EXIT_DONE || is_gone(loc))
 		return EXIT_DONE;
 	(void)cmd_fail_error(EXIT_NOT_DONE, &err);
 	/* Out of time but answered: what remains is known and stays staged.  Else it was refused. */
 	return req->lazy || json_object_get(*ret_answer, "remaining") != NULL ? EXIT_DONE : EXIT_NOT_DONE;
+}
+
+/* Who looks at a mount, another `tbfs umount` too, keeps it in use for a moment. */
+static int
+detach_live(const struct location *loc, bool lazy)
+{
+	struct error err;
+	int tries = 0, r;
+
+	while ((r = locate_detach(loc->mountpoint, lazy, &err)) < 0 && !is_gone(loc)) {
+		if (r != -EBUSY || ++tries == BUSY_TRIES)
+			return cmd_fail_error(EXIT_NOT_DONE, &err);
+		(void)usleep(BUSY_US);
+	}
+	return EXIT_DONE;
 }
 
 /* Tell what stays staged; 1 when something does. */
@@ -98,9 +128,9 @@ umount_live(const struct location *loc, const struct umount_request *req)
 		return cmd_fail_error(EXIT_NOT_DONE, &err);
 	if (r < 0)
 		return detach(loc->mountpoint, true);
-	code = drain(&c, req, &answer);
+	code = drain(&c, loc, req, &answer);
 	if (code == EXIT_DONE)
-		code = detach(loc->mountpoint, req->lazy);
+		code = detach_live(loc, req->lazy);
 	detached = code == EXIT_DONE;
 	if (detached)
 		code = wait_gone(&c, req);

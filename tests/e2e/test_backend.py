@@ -6,6 +6,7 @@ import mmap
 import os
 import shutil
 import socket
+import subprocess
 import threading
 import time
 
@@ -647,6 +648,21 @@ def test_umount_drains(new_mount, backend):
     mount.umount("--timeout", "30")
     mount.pid = None
     assert mount.objects() == {f"f{n}".encode(): noise(1000, n) for n in range(10)}
+
+
+def test_several_umounts_at_once(new_mount):
+    """One detaches it; the others find it done, or nothing to be done where they come late."""
+    mount = new_mount("passthrough", derived="off")
+    for n in range(5):
+        mount.start()
+        write(mount.path / f"f{n}", noise(1000, n))
+        together = [subprocess.Popen([rig.TBFS, "umount", mount.path], stdin=subprocess.DEVNULL,
+                                     stderr=subprocess.PIPE, text=True) for _ in range(4)]
+        ended = [(p.communicate(timeout=60)[1], p.returncode) for p in together]
+        assert ("", rig.DONE) in ended, ended
+        assert all(end == ("", rig.DONE) or " is not on a tbfs mount" in end[0] for end in ended), ended
+        assert not rig.alive(mount.pid) and not os.path.ismount(mount.path)
+        mount.pid = None
 
 
 # ---- another backend under the same state ---------------------------------------------------
