@@ -310,7 +310,7 @@ int
 index_expand(struct index *ix, uint64_t dir, int64_t due)
 {
 	struct db *db = &ix->writer;
-	int r = db_begin(ix);
+	int r = db_begin_growing(ix);
 
 	if (r < 0)
 		return r;
