@@ -142,7 +142,8 @@ serve(struct fs *fs, struct fuse_buf *buf)
 		my_turn = atomic_fetch_add(&l->turn, 1) + 1;
 		if (!atomic_load(&l->alarmed))
 			set_alarm(l);
-		fuse_session_process_buf(fs->se, buf);
+		if (!statx_answer(fs, buf->mem))
+			fuse_session_process_buf(fs->se, buf);
 		core_write_places(fs->core);
 		lock_assert_none();
 	} while (my_turn != 0 && end_turn(l, my_turn));

@@ -132,6 +132,9 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 void op_statfs(fuse_req_t req, fuse_ino_t ino);
 
+/* statx.c: answer a request if it is a STATX; false: it is another. */
+bool statx_answer(struct fs *fs, const void *request);
+
 /* tree.c */
 extern const struct fuse_lowlevel_ops tree_ops;
 int check_name(const char *name);

@@ -1023,6 +1023,27 @@ def test_a_file_handle_outlives_the_kernels_memory(tree):
     os.close(root)
 
 
+def test_when_something_was_made_stays(tree):
+    """The time of birth, where the kernel asks for it (6.6)."""
+    path = write(tree / "f", b"x")
+    (tree / "d").mkdir()
+    os.symlink("f", tree / "l")
+    asked = tuple(int(n) for n in os.uname().release.split(".")[:2]) >= (6, 6)
+
+    def births(*names):
+        return run("stat", "-c", "%.9W", *(tree / name for name in names)).out.split()
+    before = births("f", "d", "l")
+    for birth, name in zip(before, ("f", "d", "l")):
+        change = run("stat", "-c", "%.9Z", tree / name).out.strip()
+        assert (0 < float(birth) <= float(change)) if asked else birth.startswith("0.")
+    time.sleep(0.01)
+    write(path, b"yy")
+    os.utime(path, ns=(1, 2))
+    os.rename(path, tree / "g")
+    os.chmod(tree / "d", 0o700)
+    assert births("g", "d", "l") == before
+
+
 def test_chattr_flags_are_answered(tree):
     path = write(tree / "f", b"")
     for what in (path, tree):
