@@ -176,44 +176,58 @@ db_query(struct db *db, sqlite3_stmt **ret_q, const char *sql, const char *fmt, 
 	return r;
 }
 
-int
-db_run(struct db *db, const char *sql, const char *fmt, ...)
+/* How many rows changed. */
+static int
+change(struct db *db, const char *sql, const char *fmt, va_list ap)
 {
 	sqlite3_stmt *q = NULL;
-	va_list ap;
-	int r;
+	int r = db_bind(db, &q, sql, fmt, ap);
 
-	va_start(ap, fmt);
-	r = db_bind(db, &q, sql, fmt, ap);
-	va_end(ap);
-	if (r < 0)
-		return r;
-	r = db_step(db, q);
-	if (r > 0) {
-		db_done(q);
-		r = 0;
-	}
-	return r;
-}
-
-int
-db_change(struct db *db, const char *sql, const char *fmt, ...)
-{
-	sqlite3_stmt *q = NULL;
-	va_list ap;
-	int r;
-
-	va_start(ap, fmt);
-	r = db_bind(db, &q, sql, fmt, ap);
-	va_end(ap);
-	if (r < 0)
-		return r;
-	r = db_step(db, q);
+	if (r == 0)
+		r = db_step(db, q);
 	if (r < 0)
 		return r;
 	if (r > 0)
 		db_done(q);
 	return sqlite3_changes(db->handle);
+}
+
+int
+db_change(struct db *db, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = change(db, sql, fmt, ap);
+	va_end(ap);
+	return r;
+}
+
+int
+db_run(struct db *db, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	int r;
+
+	va_start(ap, fmt);
+	r = change(db, sql, fmt, ap);
+	va_end(ap);
+	return r < 0 ? r : 0;
+}
+
+int
+db_once(struct index *ix, const char *sql, const char *fmt, ...)
+{
+	va_list ap;
+	int r = db_begin(ix);
+
+	if (r < 0)
+		return r;
+	va_start(ap, fmt);
+	r = change(&ix->writer, sql, fmt, ap);
+	va_end(ap);
+	return db_end(ix, r < 0 ? r : 0);
 }
 
 static int

@@ -86,6 +86,9 @@ int db_begin_growing(struct index *ix);
 /* open.c: is there room for it to grow?  In a transaction. */
 bool index_has_room(struct index *ix);
 
+/* A transaction of one statement. */
+int db_once(struct index *ix, const char *sql, const char *fmt, ...);
+
 /* -errno for the connection's last SQLite error; logs damage and disk errors once. */
 int db_errno(struct db *db, const char *sql);
 

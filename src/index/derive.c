@@ -31,12 +31,8 @@ index_keep_touch(struct index *ix, uint64_t keep, int64_t due)
 int
 index_keep_done(struct index *ix, uint64_t keep, int64_t since)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=7 AND id=? AND since=?",
-	    "ii", (int64_t)keep, since));
+	return db_once(ix, "DELETE FROM work WHERE kind=7 AND id=? AND since=?",
+	    "ii", (int64_t)keep, since);
 }
 
 int
@@ -97,34 +93,22 @@ index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d)
 int
 index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE derivation SET keep=?, path=? WHERE ino=?", "ibi",
-	    (int64_t)keep, path, (int)strlen(path), (int64_t)ino));
+	return db_once(ix, "UPDATE derivation SET keep=?, path=? WHERE ino=?", "ibi",
+	    (int64_t)keep, path, (int)strlen(path), (int64_t)ino);
 }
 
 int
 index_derived_forget(struct index *ix, uint64_t ino)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino));
+	return db_once(ix, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino);
 }
 
 int
 index_derive_unnamed(struct index *ix, uint64_t ino)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
 	/* Where the row is gone, the work is what its reaping asked for. */
-	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=6 AND id=?1"
-	    " AND EXISTS(SELECT 1 FROM inode WHERE ino=?1 AND nlink=0)", "i", (int64_t)ino));
+	return db_once(ix, "DELETE FROM work WHERE kind=6 AND id=?1"
+	    " AND EXISTS(SELECT 1 FROM inode WHERE ino=?1 AND nlink=0)", "i", (int64_t)ino);
 }
 
 void

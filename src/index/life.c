@@ -91,12 +91,8 @@ index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
 int
 index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE inode SET synced_generation=? WHERE ino=?"
-	    " AND generation=?", "iii", (int64_t)generation, (int64_t)ino, (int64_t)generation));
+	return db_once(ix, "UPDATE inode SET synced_generation=? WHERE ino=?"
+	    " AND generation=?", "iii", (int64_t)generation, (int64_t)ino, (int64_t)generation);
 }
 
 /* Nothing was changed since this generation was opened: the object's bytes are still these. */
@@ -165,10 +161,7 @@ set_where_generation(struct index *ix, const char *sql, int64_t value, uint64_t 
 int
 index_mark_torn(struct index *ix, uint64_t ino)
 {
-	int r = db_begin(ix);
-
-	return r < 0 ? r : db_end(ix, db_run(&ix->writer, "UPDATE inode SET flags=flags|2 WHERE ino=?", "i",
-	    (int64_t)ino));
+	return db_once(ix, "UPDATE inode SET flags=flags|2 WHERE ino=?", "i", (int64_t)ino);
 }
 
 int

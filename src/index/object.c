@@ -126,10 +126,8 @@ index_backend_used(struct index *ix, const char *backend)
 int
 index_mark_backend_used(struct index *ix, const char *backend, const char *address)
 {
-	int r = db_begin(ix);
-
-	return r < 0 ? r : db_end(ix, db_run(&ix->writer, "INSERT INTO meta VALUES('used:'||?,?)"
-	    " ON CONFLICT(name) DO UPDATE SET value=excluded.value", "ss", backend, address));
+	return db_once(ix, "INSERT INTO meta VALUES('used:'||?,?)"
+	    " ON CONFLICT(name) DO UPDATE SET value=excluded.value", "ss", backend, address);
 }
 
 int
@@ -286,10 +284,6 @@ index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects
 int
 index_object_linked(struct index *ix, uint64_t object, bool linked)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE object SET linked=? WHERE id=?", "ii",
-	    (int64_t)linked, (int64_t)object));
+	return db_once(ix, "UPDATE object SET linked=? WHERE id=?", "ii",
+	    (int64_t)linked, (int64_t)object);
 }

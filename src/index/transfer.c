@@ -189,23 +189,15 @@ index_upload_undo(struct index *ix, uint64_t object)
 int
 index_upload_settled(struct index *ix, uint64_t object)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE object SET put_generation=0, seq=max(seq,1),"
-	    " begun=CASE WHEN status=3 THEN begun ELSE 0 END WHERE id=?", "i", (int64_t)object));
+	return db_once(ix, "UPDATE object SET put_generation=0, seq=max(seq,1),"
+	    " begun=CASE WHEN status=3 THEN begun ELSE 0 END WHERE id=?", "i", (int64_t)object);
 }
 
 int
 index_upload_uncertain(struct index *ix, uint64_t object, int64_t now)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE object SET begun=? WHERE put_generation<>0"
-	    " AND (id=? OR ?=0)", "iii", now, (int64_t)object, (int64_t)object));
+	return db_once(ix, "UPDATE object SET begun=? WHERE put_generation<>0"
+	    " AND (id=? OR ?=0)", "iii", now, (int64_t)object, (int64_t)object);
 }
 
 /* ---- relocate ---- */

@@ -51,12 +51,8 @@ work_done(struct db *db, int kind, uint64_t id)
 int
 index_upload_needless(struct index *ix, uint64_t ino)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "DELETE FROM work WHERE kind=1 AND id=?1 AND NOT EXISTS"
-	    " (SELECT 1 FROM inode WHERE ino=?1 AND state IN (1,2) AND nlink>0)", "i", (int64_t)ino));
+	return db_once(ix, "DELETE FROM work WHERE kind=1 AND id=?1 AND NOT EXISTS"
+	    " (SELECT 1 FROM inode WHERE ino=?1 AND state IN (1,2) AND nlink>0)", "i", (int64_t)ino);
 }
 
 /* Every file that isn't stored has its work row. */
@@ -64,13 +60,10 @@ int
 index_upload_all(struct index *ix)
 {
 	int64_t now = clock_wall_ns();
-	int r = db_begin(ix);
 
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "INSERT OR IGNORE INTO work(kind,id,since,due,attempts,"
+	return db_once(ix, "INSERT OR IGNORE INTO work(kind,id,since,due,attempts,"
 	    "stuck,error) SELECT 1, ino, ?, ?, 0, 0, '' FROM inode WHERE state IN (1,2) AND nlink>0",
-	    "ii", now, now));
+	    "ii", now, now);
 }
 
 int
@@ -106,26 +99,18 @@ int
 index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due,
     enum work_wait wait)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=?, wait=?, attempts=attempts+?"
+	return db_once(ix, "UPDATE work SET due=?, wait=?, attempts=attempts+?"
 	    " WHERE kind=? AND id=?", "iiiii", due, (int64_t)wait, (int64_t)(wait == WAIT_KEY),
-	    (int64_t)kind, (int64_t)id));
+	    (int64_t)kind, (int64_t)id);
 }
 
 int
 index_work_failed(struct index *ix, enum work_kind kind, uint64_t id, int64_t due, bool stuck,
     const char *error)
 {
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	return db_end(ix, db_run(&ix->writer, "UPDATE work SET due=?, stuck=?, error=?,"
+	return db_once(ix, "UPDATE work SET due=?, stuck=?, error=?,"
 	    " wait=0, attempts=attempts+1 WHERE kind=? AND id=?", "iisii", due, (int64_t)stuck, error,
-	    (int64_t)kind, (int64_t)id));
+	    (int64_t)kind, (int64_t)id);
 }
 
 int
