@@ -247,6 +247,15 @@ core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struc
 	return answer(c, &inode, ret_attr);
 }
 
+/* One of its names went, or another came: the oldest may be another now. */
+static void
+stands_elsewhere(struct core *c, uint64_t ino)
+{
+	node_touched(c, ino);
+	place_due(c, ino);
+	changed(c, ino);
+}
+
 int
 core_unlink(struct core *c, uint64_t parent, const char *name)
 {
@@ -256,10 +265,8 @@ core_unlink(struct core *c, uint64_t parent, const char *name)
 	if (r < 0)
 		return r;
 	node_unlinked(c, &gone);
-	if (gone.nlink > 0) {
-		node_touched(c, gone.ino);
-		place_due(c, gone.ino);
-	}
+	if (gone.nlink > 0)
+		stands_elsewhere(c, gone.ino);
 	derived_gone(c, parent, name, (gone.flags & INODE_DERIVED) != 0);
 	return 0;
 }
@@ -319,17 +326,13 @@ core_rename(struct core *c, uint64_t parent, const char *name, uint64_t newparen
 		node_unlinked(c, &done.other);
 		if (S_ISDIR(done.other.mode) && done.other.nlink == 0)
 			reap_with_dir(c, quiet.now);
-		if ((flags & INDEX_EXCHANGE) != 0) {
-			place_due(c, done.other.ino);
-			node_touched(c, done.other.ino);
-		}
+		if ((flags & INDEX_EXCHANGE) != 0 || done.other.nlink > 0)
+			stands_elsewhere(c, done.other.ino);
 	}
 	/* What was derived there is to come back, and what was put there is to be derived over. */
 	derived_gone(c, parent, name, done.from_derived);
 	derived_gone(c, newparent, newname, done.to_derived);
 	changed(c, done.moved.ino);
-	if ((flags & INDEX_EXCHANGE) != 0 && done.other.ino != 0)
-		changed(c, done.other.ino);
 	work_queued(c, quiet.due);
 	return 0;
 }

@@ -367,6 +367,27 @@ def test_other_names_of_a_file_in_a_derived_place(new_mount):
     assert read(photos / "p.txt") == b"mine"
 
 
+def test_what_is_derived_follows_the_oldest_name(new_mount):
+    """link and unlink, a rename by those who want no name replaced; and a rename over one of two."""
+    mount = new_mount().start()
+    keep, photos = keep_path(mount.path), mount.path / "photos"
+    photos.mkdir()
+    for path in (keep / "a.jpg", keep / "b.jpg", photos / "x.jpg"):
+        put(path.parent, "no_exif.jpg", path.name)
+    put(photos, "orient_6.jpg")
+    mount.sync(derived=True)
+    os.link(keep / "a.jpg", keep / "a2.jpg")
+    os.unlink(keep / "a.jpg")
+    os.link(photos / "x.jpg", keep / "x.jpg")
+    os.unlink(photos / "x.jpg")
+    os.link(keep / "b.jpg", keep / "b2.jpg")
+    os.rename(photos / "orient_6.jpg", keep / "b.jpg")
+    mount.sync(derived=True)
+    names = ["a2.jpg", "b.jpg", "b2.jpg", "x.jpg"]
+    assert sorted(os.listdir(keep / "thumbs")) == sorted(meta_of(keep)["files"]) == names
+    assert all(thumbs_of(keep, name) == sorted(SIZES) for name in names)
+
+
 def test_what_stands_in_the_way_below_thumbs_gives_way(new_mount):
     mount = new_mount().start()
     keep = keep_path(mount.path)
