@@ -264,6 +264,11 @@ index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name, in
 		r = inode_load(db, ino, &inode);
 	if (r == 0 && inode.nlink >= 65000)
 		r = -EMLINK;
+	/* All names of a file are under the same limits, as with the project quotas of ext4: whichever
+	 * goes, what counts stays. */
+	if (r == 0 && inode.nlink > 0 && usage_limits(ix) > 0 &&
+	    !usage_same_limits(db, usage_place(db, &inode, 0), parent))
+		r = -EXDEV;
 	if (r == 0)
 		r = dentry_insert(db, parent, name, id, ino);
 	/* Another name of what has one counts nowhere; one that was unnamed begins to. */

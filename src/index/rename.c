@@ -222,6 +222,24 @@ party_counted(struct db *db, const struct party *p)
 	}
 }
 
+/* All names of a file stay under the same limits: see index_link(). */
+static int
+names_stay_together(struct db *db, const struct inode *moved, uint64_t from, uint64_t to)
+{
+	int64_t one;
+	int r;
+
+	if (usage_same_limits(db, from, to))
+		return 0;
+	if (!S_ISDIR(moved->mode))
+		return moved->nlink > 1 ? -EXDEV : 0;
+	r = db_int(db, &one, TREE_BELOW "SELECT 1 FROM tree t JOIN dentry d ON d.parent=t.ino"
+	    " JOIN inode i ON i.ino=d.ino WHERE i.nlink>1 AND (i.mode & 61440)<>16384 AND EXISTS"
+	    " (SELECT 1 FROM dentry o WHERE o.ino=d.ino AND o.parent NOT IN (SELECT ino FROM tree)) LIMIT 1",
+	    "i", (int64_t)moved->ino);
+	return r == 0 ? -EXDEV : r == -ENOENT ? 0 : r;
+}
+
 /* A directory that a name leaves or comes to; what stands in one of derived files is derived. */
 static int
 place_check(struct db *db, uint64_t dir, unsigned flag, unsigned *flags)
@@ -263,6 +281,10 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		a = (struct party){ .was = src, .from = usage_place(db, &src, parent) };
 		b = (struct party){ .was = dst, .from = usage_place(db, &dst, newparent) };
 	}
+	if (r == 0)
+		r = names_stay_together(db, &src, parent, newparent);
+	if (r == 0 && (flags & INDEX_EXCHANGE) != 0)
+		r = names_stay_together(db, &dst, newparent, parent);
 	/* Two names of one inode: POSIX says nothing happens. */
 	if (r == 0 && dst.ino == src.ino)
 		dst.ino = 0;

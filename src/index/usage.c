@@ -418,6 +418,23 @@ usage_of(struct db *db, const struct inode *inode)
 	return u;
 }
 
+bool
+usage_same_limits(struct db *db, uint64_t a, uint64_t b)
+{
+	struct usage_tree *t = db->owner->usage;
+	const struct usage_dir *one, *other;
+	bool same;
+
+	if (a == b || usage_limits(db->owner) == 0)
+		return true;
+	lock_take(&t->lock);
+	one = usage_find(t, a);
+	other = usage_find(t, b);
+	same = !usage_is_limited_below(one, other) && !usage_is_limited_below(other, one);
+	lock_drop(&t->lock);
+	return same;
+}
+
 int
 usage_fits(struct db *db, uint64_t from, uint64_t to, struct usage more)
 {

@@ -62,6 +62,8 @@ struct usage usage_of(struct db *db, const struct inode *inode);
 /* 0, or -EDQUOT: so much more in directory `to` would be over a limit.  Where it comes from
  * `from` it is no more to the directories above both; 0: from nowhere. */
 int usage_fits(struct db *db, uint64_t from, uint64_t to, struct usage more);
+/* Is what counts in one of these directories under the same limits in the other? */
+bool usage_same_limits(struct db *db, uint64_t a, uint64_t b);
 
 /* ---- the tree itself, for quota.c ---- */
 

@@ -143,6 +143,15 @@ usage_is_over_below(const struct usage_dir *at, const struct usage_dir *common, 
 }
 
 bool
+usage_is_limited_below(const struct usage_dir *at, const struct usage_dir *common)
+{
+	for (; at != NULL && !is_above(at, common); at = at->parent)
+		if (at->limit.bytes > 0 || at->limit.files > 0)
+			return true;
+	return false;
+}
+
+bool
 usage_is_over(const struct usage_dir *at, struct usage more)
 {
 	return usage_is_over_below(at, NULL, more);

@@ -217,7 +217,8 @@ def test_a_file_that_gets_its_name_here(full, mount):
 
 def test_limits_and_counts_survive(full, mount):
     write(full / "a", bytes(1000))
-    os.link(full / "a", mount.path / "elsewhere")
+    (full / "below").mkdir()
+    os.link(full / "a", full / "below" / "b")
     before = [usage(p) for p in (mount.path, full)]
     for again in (mount.remount, mount.crash):
         again()
@@ -226,7 +227,34 @@ def test_limits_and_counts_survive(full, mount):
         os.unlink(full / "b")
     # The one name is gone: the other is the oldest now.
     os.unlink(full / "a")
-    assert usage(full) == (0, 0) and usage(mount.path) == (1000, 1)
+    assert usage(full) == usage(full / "below") == usage(mount.path) == (1000, 1)
+
+
+def test_all_names_of_a_file_are_under_the_same_limits(full, mount):
+    """Else what fits nowhere would come in by link and unlink."""
+    other = mount.path / "other"
+    (other / "d").mkdir(parents=True)
+    write(full / "a", bytes(LIMIT - 10))
+    write(other / "big", bytes(1000))
+    write(other / "d" / "two", b"2")
+    os.link(other / "d" / "two", other / "names")
+
+    def across(call, *args):
+        with raises(errno.EXDEV):
+            call(*args)
+    across(os.link, other / "big", full / "big")
+    across(os.link, full / "a", other / "a")
+    across(os.rename, other / "names", full / "names")
+    across(os.rename, other / "d", full / "d")              # one of its files has a name elsewhere
+    across(sc.renameat2, full / "a", other / "names", sc.RENAME_EXCHANGE)
+    os.unlink(other / "names")
+    os.link(other / "d" / "two", other / "d" / "names")
+    os.rename(other / "d", full / "d")                      # all its names come along
+    os.link(full / "a", full / "d" / "a")
+    os.unlink(full / "a")
+    assert usage(full) == (LIMIT - 9, 2) and usage(other) == (1000, 1)
+    mount.tbfs("quota", "set", "--bytes", "none", "--files", "none", full)
+    os.link(other / "big", full / "big")
 
 
 def test_nested_limits_hold_together(full, mount):
