@@ -51,12 +51,21 @@ is_open(struct core *c, uint64_t ino)
 	return open;
 }
 
-static bool
-moves_atime(const struct core *c, const struct inode *row, int64_t now)
+bool
+atime_moves(const struct core *c, const struct inode *row, int64_t now)
 {
 	if (c->opt.noatime || (c->opt.nodiratime && S_ISDIR(row->mode)))
 		return false;
 	return row->atime <= row->mtime || row->atime <= row->ctime || now - row->atime >= ATIME_STALE_NS;
+}
+
+int64_t
+staged_atime(const struct core *c, const struct inode *row, const struct stat *st)
+{
+	int64_t atime = timespec_to_ns(st->st_atim);
+	bool counts = row->state == OBJECT_OPEN ? !c->opt.noatime : atime_moves(c, row, atime);
+
+	return counts && atime > row->atime ? atime : row->atime;
 }
 
 bool
@@ -64,7 +73,7 @@ core_access_moves(struct core *c, uint64_t ino)
 {
 	struct inode row;
 
-	return index_get(c->ix, ino, &row) == 0 && moves_atime(c, &row, clock_wall_ns());
+	return index_get(c->ix, ino, &row) == 0 && atime_moves(c, &row, clock_wall_ns());
 }
 
 void
@@ -72,7 +81,7 @@ core_accessed(struct core *c, uint64_t ino)
 {
 	struct inode row, to = { .atime = clock_wall_ns() };
 
-	if (index_get(c->ix, ino, &row) == 0 && moves_atime(c, &row, to.atime))
+	if (index_get(c->ix, ino, &row) == 0 && atime_moves(c, &row, to.atime))
 		(void)index_set_attr(c->ix, ino, ATTR_ATIME, &to, &row);
 }
 
@@ -100,8 +109,7 @@ core_fill_attr(struct core *c, const struct inode *inode, struct attr *ret_attr)
 		if (ret_attr->inode.mtime != inode->staged_mtime && ret_attr->inode.mtime > inode->ctime)
 			ret_attr->inode.ctime = ret_attr->inode.mtime;
 	}
-	if (!c->opt.noatime && timespec_to_ns(st.st_atim) > inode->atime)
-		ret_attr->inode.atime = timespec_to_ns(st.st_atim);
+	ret_attr->inode.atime = staged_atime(c, inode, &st);
 }
 
 bool

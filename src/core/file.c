@@ -388,18 +388,17 @@ core_fsyncdir(struct core *c)
 }
 
 /* The last reader goes: where reading has moved the atime, the row is to have it, since nobody looks
- * at the staged file of a dense one.  Whether it has, the kernel alone knows: relatime goes by
- * the staged ctime.  Node locked; true when it was moved. */
+ * at the staged file of a dense one.  Node locked; true when it was moved. */
 static bool
 keep_atime(struct core *c, struct node *n)
 {
 	struct inode row, read = { 0 };
 	struct stat st;
 
-	if (c->opt.noatime || index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
+	if (index_get(c->ix, n->ino, &row) < 0 || (row.flags & INODE_DENSE) == 0 ||
 	    row.state == OBJECT_OPEN || staging_stat(c->st, n->ino, &st) < 0)
 		return false;
-	read.atime = timespec_to_ns(st.st_atim);
+	read.atime = staged_atime(c, &row, &st);
 	return read.atime > row.atime && index_set_attr(c->ix, n->ino, ATTR_ATIME, &read, &row) == 0;
 }
 

@@ -106,6 +106,11 @@ int node_flush(struct core *c, struct node *n, bool force);
 /* Tell the syncer that something is due then (0: now). */
 void work_queued(struct core *c, int64_t due);
 struct quiet quiet_for(const struct core *c, const char *name);
+/* Would reading at `now` move the row's atime? */
+bool atime_moves(const struct core *c, const struct inode *row, int64_t now);
+/* The row's atime, or the staged file's where reading moved it.  On the staging disk relatime goes by
+ * the staged ctime, which moves with what is no user's business: a link to the object, the place. */
+int64_t staged_atime(const struct core *c, const struct inode *row, const struct stat *st);
 void stat_to_staged(const struct core *c, const struct stat *st, struct staged_stat *ret_staged);
 
 /* place.c: its place has changed, or it has none any more; core_write_places() follows. */
