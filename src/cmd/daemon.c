@@ -17,8 +17,11 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { DESCRIPTORS = 1 << 20 };		/* wanted; a hard limit above is taken as it is */
 
 #define DRAINED_NS (10 * NSEC_PER_SEC)	/* for so long `tbfs umount`'s drain counts as ours */
 
@@ -359,6 +362,23 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 {
 	struct daemon d = { .cfg = cfg, .mountpoint = mountpoint, .started = clock_wall_ns() };
 	enum exit_code code = EXIT_STATE;
+/* Where the daemon moves the bytes each open file takes a descriptor; who starts it is often allowed
+ * 1,024. */
+static void
+want_descriptors(void)
+{
+	struct rlimit limit, more;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	more = (struct rlimit){ DESCRIPTORS, DESCRIPTORS };
+	if (limit.rlim_max < DESCRIPTORS && setrlimit(RLIMIT_NOFILE, &more) == 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+		log_warn("no more than %ju open files: %s", (uintmax_t)limit.rlim_cur, strerror(errno));
+}
+
 	struct error err = { 0 };
 	sigset_t signals;
 	enum index_end end;
@@ -371,6 +391,7 @@ daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *read
 	(void)sigaddset(&signals, SIGINT);
 	(void)sigaddset(&signals, SIGHUP);
 	(void)sigaddset(&signals, SIGUSR1);
+	want_descriptors();
 	(void)sigaddset(&signals, SIGUSR2);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	/* Sent when a lease that we hold for a moment is wanted. */

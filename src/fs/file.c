@@ -48,9 +48,9 @@ prepare(struct fs *fs, struct handle *h, bool sync_name, struct fuse_file_info *
 	return 0;
 }
 
-/* A new file is open: hand it out. */
-static void
-reply_created(fuse_req_t req, struct handle *h, const struct attr *attr, struct fuse_file_info *fi)
+/* A new file is open: hand it out.  -errno: nobody knows of it, and nothing was answered. */
+static int
+hand_out(fuse_req_t req, struct handle *h, const struct attr *attr, struct fuse_file_info *fi)
 {
 	struct fuse_entry_param e;
 	int32_t backing;
@@ -58,11 +58,11 @@ reply_created(fuse_req_t req, struct handle *h, const struct attr *attr, struct 
 
 	if (r < 0) {
 		core_forget(req_core(req), attr->inode.ino, 1);
-		reply(req, r);
-		return;
+		return r;
 	}
 	attr_to_entry(attr, &e);
 	passthrough_reply_create(req, &e, fi, backing);
+	return 0;
 }
 
 void
@@ -80,10 +80,13 @@ op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	/* The processor made it since the kernel looked: it looks again, and opens what is there. */
 	if (r == -EEXIST && (fi->flags & O_EXCL) == 0)
 		r = -ESTALE;
+	if (r == 0) {
+		r = hand_out(req, h, &attr, fi);
+		if (r < 0)
+			(void)core_unlink(req_core(req), parent, name);
+	}
 	if (r < 0)
 		reply(req, r);
-	else
-		reply_created(req, h, &attr, fi);
 }
 
 void
@@ -94,10 +97,10 @@ op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info
 	struct attr attr;
 	int r = core_tmpfile(req_core(req), parent, mode, fi->flags, &who, &h, &attr);
 
+	if (r == 0)
+		r = hand_out(req, h, &attr, fi);
 	if (r < 0)
 		reply(req, r);
-	else
-		reply_created(req, h, &attr, fi);
 }
 
 struct open_call {

@@ -9,6 +9,7 @@
 #include "core/core.h"
 #include "fs/fs.h"
 
+#include <errno.h>
 #include <fuse_lowlevel.h>
 #include <stdatomic.h>
 
@@ -94,11 +95,11 @@ req_caller(fuse_req_t req)
 		.has_group = req_has_group, .arg = req };
 }
 
-/* 0 or -errno. */
+/* 0 or -errno.  Descriptors that ran out were ours, not the caller's. */
 static inline void
 reply(fuse_req_t req, int r)
 {
-	(void)fuse_reply_err(req, r < 0 ? -r : 0);
+	(void)fuse_reply_err(req, r == -EMFILE ? ENFILE : r < 0 ? -r : 0);
 }
 
 /* loop.c */

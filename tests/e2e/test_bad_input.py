@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is refused, how it is said, and with which exit code: 2 usage, 3 backend, 4 state directory."""
+import errno
 import os
+import resource
 import shutil
 import subprocess
 import time
@@ -9,6 +11,7 @@ import pytest
 
 import rig
 from rig import BACKEND, NOT_DONE, STATE, USAGE, noise, read, run, wait_until, write
+from test_posix import raises
 
 
 def one_line(r, code, *words):
@@ -150,6 +153,28 @@ def test_verbs_on_missing_files(mount):
     for verb in ("info", "url", "sync"):
         r = mount.tbfs(verb, mount.path / "none", check=False)
         one_line(r, USAGE, "none")
+
+
+def test_descriptors_that_run_out(new_mount):
+    """A soft limit is nothing to us; at the hard one a file isn't half made, and it says that they were ours."""
+    mount = new_mount("daemon", derived="off", quiet_period="1h")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        mount.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resource.prlimit(mount.pid, resource.RLIMIT_NOFILE)[0] >= hard
+    held = len(os.listdir(f"/proc/{mount.pid}/fd"))
+    resource.prlimit(mount.pid, resource.RLIMIT_NOFILE, (held + 20, held + 20))
+    files = []
+    with raises(errno.ENFILE):
+        for n in range(100):
+            files.append(os.open(mount.path / f"f{n}", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    assert 0 < len(files) < 100 and sorted(os.listdir(mount.path)) == sorted(f"f{n}" for n in range(len(files)))
+    for fd in files:
+        os.close(fd)
+    write(mount.path / "and now", b"x")
 
 
 def test_control_needs_permission(mount):
