@@ -55,6 +55,7 @@ parse_line(char *line, struct locate_mount *ret)
 	word = strsep(&rest, " ");
 	if (word == NULL)
 		return false;
+	unescape(field[2], ret->dev, sizeof(ret->dev));
 	unescape(field[3], ret->root, sizeof(ret->root));
 	unescape(field[4], ret->point, sizeof(ret->point));
 	unescape(word, ret->type, sizeof(ret->type));
@@ -129,6 +130,29 @@ bool
 locate_mount_at(const char *point, struct locate_mount *ret)
 {
 	return search_mount(point, true, ret);
+}
+
+struct count {
+	const char *dev;
+	unsigned n;
+};
+
+static bool
+count_one(void *arg, const struct locate_mount *m)
+{
+	struct count *c = arg;
+
+	c->n += strcmp(m->dev, c->dev) == 0;
+	return false;
+}
+
+unsigned
+locate_count(const char *dev)
+{
+	struct count c = { .dev = dev };
+
+	each_mount(count_one, &c);
+	return c.n;
 }
 
 int

@@ -20,6 +20,7 @@ struct locate_mount {
 	char root[PATH_MAX];		/* what of the file system is mounted: "/" unless bind-mounted */
 	char point[PATH_MAX];		/* where */
 	char type[64];
+	char dev[32];			/* of the file system, major:minor */
 	char source[256];
 };
 
@@ -45,6 +46,9 @@ void locate_release(struct location *loc);
 int locate_resolve(const char *path, char ret_path[PATH_MAX]);
 /* The topmost mount exactly at `point`, which is resolved.  False: none. */
 bool locate_mount_at(const char *point, struct locate_mount *ret);
+
+/* How many mounts of a file system there are here: more than one where it is bind-mounted. */
+unsigned locate_count(const char *dev);
 
 /* Take a mount away: umount2(2), for users fusermount3.  -EBUSY etc., with a sentence. */
 int locate_detach(const char *mountpoint, bool lazy, struct error *err);

@@ -23,6 +23,7 @@ struct umount_request {
 	const char *mountpoint;
 	double timeout;			/* s; < 0: the daemon's drain_timeout */
 	bool lazy;
+	bool quiet;			/* no progress: other programs read what mount(8) says */
 };
 
 static int
@@ -55,7 +56,7 @@ drain(struct control_client *c, const struct location *loc, const struct umount_
 	if (req->timeout >= 0)
 		(void)json_object_set_new(request, "timeout_s", json_real(req->timeout));
 	show_progress_init(&progress);
-	r = control_ask(c, request, show_progress_line, &progress, ret_answer, &err);
+	r = control_ask(c, request, req->quiet ? NULL : show_progress_line, &progress, ret_answer, &err);
 	show_progress_end(&progress);
 	json_decref(request);
 	if (r == EXIT_DONE || is_gone(loc))
@@ -142,6 +143,23 @@ umount_live(const struct location *loc, const struct umount_request *req)
 }
 
 static int
+umount_at(const struct location *loc, const struct umount_request *req)
+{
+	struct locate_mount m;
+	char full[PATH_MAX];
+
+	if (locate_resolve(req->mountpoint, full) < 0 || strcmp(full, loc->mountpoint) != 0)
+		return cmd_fail(EXIT_USAGE, "%s is not a mountpoint; that is %s", req->mountpoint,
+		    loc->mountpoint);
+	if (!locate_mount_at(full, &m))
+		return EXIT_DONE;	/* another was faster */
+	/* One of several: the file system stays in use. */
+	if (locate_count(m.dev) > 1)
+		return detach(full, req->lazy);
+	return umount_live(loc, req);
+}
+
+static int
 umount_run(const struct umount_request *req)
 {
 	struct location loc;
@@ -157,15 +175,7 @@ umount_run(const struct umount_request *req)
 	} else if (r < 0) {
 		code = cmd_fail_error(r == -ENOENT ? EXIT_USAGE : EXIT_NOT_DONE, &err);
 	} else {
-		struct locate_mount m;
-		char full[PATH_MAX];
-
-		if (locate_resolve(req->mountpoint, full) < 0 || strcmp(full, loc.mountpoint) != 0 ||
-		    !locate_mount_at(full, &m))
-			code = cmd_fail(EXIT_USAGE, "%s is not a mountpoint; that is %s", req->mountpoint,
-			    loc.mountpoint);
-		else
-			code = umount_live(&loc, req);
+		code = umount_at(&loc, req);
 	}
 	locate_release(&loc);
 	return code;
@@ -199,7 +209,7 @@ cmd_umount(int argc, char **argv)
 int
 cmd_umount_helper(int argc, char **argv)
 {
-	struct umount_request req = { .timeout = -1 };
+	struct umount_request req = { .timeout = -1, .quiet = true };
 	int c;
 
 	while ((c = getopt(argc, argv, "flnrvN:t:")) != -1) {
@@ -207,6 +217,8 @@ cmd_umount_helper(int argc, char **argv)
 			return EXIT_USAGE;
 		if (c == 'l' || c == 'f')
 			req.lazy = true;
+		else if (c == 'v')
+			req.quiet = false;
 	}
 	if (argc - optind != 1)
 		return cmd_fail(EXIT_USAGE, "usage: %s MOUNTPOINT [-l]", argv[0]);

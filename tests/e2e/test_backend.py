@@ -665,6 +665,19 @@ def test_several_umounts_at_once(new_mount):
         mount.pid = None
 
 
+def test_umount_of_a_bind_mount_leaves_the_rest(new_mount):
+    mount = new_mount("passthrough", derived="off").start()
+    elsewhere = mount.base / "elsewhere"
+    elsewhere.mkdir()
+    (mount.path / "d").mkdir()
+    for what in (mount.path / "d", mount.path):
+        run("mount", "--bind", what, elsewhere)
+        began = time.monotonic()
+        mount.tbfs("umount", elsewhere)
+        assert time.monotonic() - began < 10 * rig.PATIENCE and not os.path.ismount(elsewhere)
+        write(mount.path / "d" / "f", b"still here")
+
+
 # ---- another backend under the same state ---------------------------------------------------
 
 def test_backend_switched_under_an_existing_state_directory(new_mount, minio):
