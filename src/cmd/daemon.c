@@ -141,10 +141,18 @@ probe_store(struct daemon *d, struct error *err)
 /* No room to give it its own blocks: what the store had before is given them by who changes it;
  * what was never confirmed is put again. */
 static int
-settle_without_room(struct daemon *d, struct store *local, const struct object *o, struct error *err)
+settle_one(struct daemon *d, struct store *local, const struct object *o, struct error *err)
 {
-	return o->status == OBJECT_KEPT ? index_object_linked(d->index, o->id, true) :
-	    backend_remove(local->backend, o->key, err);
+	int r = backend_unshare(local->backend, o->key, err);
+	struct stat st;
+
+	if (r == 0)
+		return 0;
+	if (o->status == OBJECT_KEPT)
+		return index_object_linked(d->index, o->id, true);
+	if (staging_stat(d->staging, o->ino, &st) < 0 || st.st_nlink < 2)
+		return 0;	/* it shares nothing */
+	return r == -ENOSPC ? backend_remove(local->backend, o->key, err) : r;
 }
 
 /* What was being stored when we died may share its blocks with a staged file, without the index
@@ -159,16 +167,13 @@ settle_begun(struct daemon *d, struct error *err)
 
 	while (local != NULL && r == 0 && (n = index_objects_begun(d->index, after, o, 64)) > 0) {
 		for (i = 0; i < n && r == 0; i++) {
-			if (strcmp(o[i].backend, "local") != 0 || o[i].status == OBJECT_REMOVING)
-				continue;
-			r = backend_unshare(local->backend, o[i].key, err);
-			if (r == -ENOSPC)
-				r = settle_without_room(d, local, &o[i], err);
+			if (strcmp(o[i].backend, "local") == 0 && o[i].status != OBJECT_REMOVING)
+				r = settle_one(d, local, &o[i], err);
 		}
 		after = o[n - 1].id;
 	}
 	if (r == 0)
-		r = index_upload_uncertain(d->index, 0, clock_wall_ns());
+		r = index_uploads_cut_off(d->index, "local", clock_wall_ns());
 	return r;
 }
 

@@ -405,9 +405,11 @@ int index_object_ends(struct index *ix, const char *backend, struct object ret_o
 /* No put is under way any more, but the key may hold what one of them left: it stays ours, to be
  * overwritten or removed. */
 int index_upload_settled(struct index *ix, uint64_t object);
-/* A put ended without an answer (object 0: whatever was under way when we died): until it is
- * settled, count from now. */
+/* A put ended without an answer: until it is settled, count from now. */
 int index_upload_uncertain(struct index *ix, uint64_t object, int64_t now);
+/* We died: so did whatever was under way, but for what a server may still do.  In the backend `ours`
+ * there is no server. */
+int index_uploads_cut_off(struct index *ix, const char *ours, int64_t now);
 int index_object_get(struct index *ix, uint64_t id, struct object *ret_object);
 
 struct move {

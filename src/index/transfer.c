@@ -196,8 +196,15 @@ index_upload_settled(struct index *ix, uint64_t object)
 int
 index_upload_uncertain(struct index *ix, uint64_t object, int64_t now)
 {
-	return db_once(ix, "UPDATE object SET begun=? WHERE put_generation<>0"
-	    " AND (id=? OR ?=0)", "iii", now, (int64_t)object, (int64_t)object);
+	return db_once(ix, "UPDATE object SET begun=? WHERE put_generation<>0 AND id=?", "ii", now,
+	    (int64_t)object);
+}
+
+int
+index_uploads_cut_off(struct index *ix, const char *ours, int64_t now)
+{
+	return db_once(ix, "UPDATE object SET begun=CASE WHEN backend=? THEN 1 ELSE ? END"
+	    " WHERE put_generation<>0", "si", ours, now);
 }
 
 /* ---- relocate ---- */

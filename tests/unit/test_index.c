@@ -3,6 +3,7 @@
  * The index alone: what was answered 0 is there when it is opened again, what failed has
  * left nothing, whoever else was at work and whatever the disk refused.
  */
+#include "base/clock.h"
 #include "index/index.h"
 #include "faulty_vfs.h"
 
@@ -683,6 +684,37 @@ test_a_recovery_that_fails_is_done_again(void **state)
 	rig_down(&rig);
 }
 
+/* A server may go on with what a dead client sent; a directory doesn't. */
+static void
+test_what_was_cut_off_is_settled_where_there_is_no_server(void **state)
+{
+	static const char *const backends[] = { "local", "minio" };
+	struct staged_stat staged = { .size = 7, .mtime = 9, .ctime = 9 };
+	int64_t now = 1000 * NSEC_PER_SEC;
+	struct inode inode;
+	struct upload up;
+	struct rig rig;
+	uint64_t dir;
+	size_t i;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	for (i = 0; i < 2; i++) {
+		assert_int_equal(index_create(rig.ix, dir, backends[i], &file_tmpl, NULL, &inode), 0);
+		assert_int_equal(index_mark_flushed(rig.ix, inode.ino, &staged, &quiet), 0);
+		assert_int_equal(index_mark_quiet(rig.ix, inode.ino, 1, true, &staged, &inode), 0);
+		assert_int_equal(index_upload_begin(rig.ix, inode.ino, 1, backends[i], backends[i], false, now, &up), 0);
+		assert_false(up.settle);
+		assert_int_equal(index_uploads_cut_off(rig.ix, "local", now), 0);
+		assert_int_equal(index_mark_open(rig.ix, inode.ino, &inode, &inode), 0);
+		assert_int_equal(index_mark_quiet(rig.ix, inode.ino, 2, true, &staged, &inode), 0);
+		assert_int_equal(index_upload_begin(rig.ix, inode.ino, 2, backends[i], backends[i], false, now, &up), 0);
+		assert_int_equal(up.settle, i == 1);
+	}
+	rig_down(&rig);
+}
+
 static void
 test_an_index_is_new_until_a_recovery_ended(void **state)
 {
@@ -834,6 +866,7 @@ main(void)
 		cmocka_unit_test(test_changed_rows_are_in_memory),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
+		cmocka_unit_test(test_what_was_cut_off_is_settled_where_there_is_no_server),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
 		cmocka_unit_test(test_an_older_schema_is_upgraded_after_a_snapshot),
 		cmocka_unit_test(test_a_schema_that_is_not_ours_is_refused),
