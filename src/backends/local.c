@@ -450,6 +450,7 @@ local_backend_new(const struct local_options *opt, struct backend **ret_b, struc
 		return error_set(err, -EAGAIN, "out of memory");
 	}
 	l->b.ops = &local_ops;
+	l->used = opt->used;
 	l->link = opt->link;
 	l->root_fd = l->tmp_fd = l->lock_fd = -1;
 	(void)pthread_rwlock_init(&l->dirs, NULL);

@@ -9,7 +9,8 @@
 #include "backends/backend.h"
 
 struct local_options {
-	const char *root_path;		/* local.root_path: absolute directory, created if missing */
+	const char *root_path;		/* local.root_path: absolute directory, created if missing and not used */
+	bool used;			/* there are objects in it: it isn't made, and one without any isn't it */
 	bool link;			/* local.link: hard-link staged files where PUT_MAY_LINK and one file system */
 };
 

@@ -17,6 +17,7 @@
 struct local {
 	struct backend b;
 	char *root;			/* absolute path */
+	bool used;			/* as in struct local_options */
 	bool link;
 	/* Whoever sees a directory has seen it synced: made and synced under the write lock, opened
 	 * under the read lock.  Not a ranked lock: it belongs to this backend and is held over I/O. */

@@ -236,9 +236,9 @@ open_root(struct local *l, bool create, struct error *err)
 		return 0;
 	if (errno != ENOENT)
 		return local_fail(l, errno == ENOTDIR ? -EINVAL : -errno, "opening the directory", "", err);
-	if (!create)
+	if (!create || l->used)
 		return error_set(err, -ENODEV, "local store: the directory %s (local.root_path) does not "
-		    "exist", l->root);
+		    "exist%s", l->root, l->used ? ", but there are objects in it: is its disk mounted?" : "");
 	r = mkdir_parents(AT_FDCWD, l->root, 0755);
 	if (r < 0)
 		return local_fail(l, r, "making the directory", "", err);
@@ -246,11 +246,52 @@ open_root(struct local *l, bool create, struct error *err)
 	return l->root_fd >= 0 ? 0 : local_fail(l, -errno, "opening the directory", "", err);
 }
 
+/* Has nothing ever been stored there?  A new disk has lost+found; temporary files may be left. */
+static int
+is_blank(int root_fd)
+{
+	static const char *const ours[] = { ".", "..", "lost+found", ".tbfs" };
+	int fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e;
+	bool blank = true;
+	size_t i;
+
+	if (dir == NULL)
+		return -errno;
+	while (blank && (errno = 0, e = readdir(dir)) != NULL) {
+		for (i = 0; i < sizeof(ours) / sizeof(ours[0]) && strcmp(e->d_name, ours[i]) != 0; i++)
+			;
+		blank = i < sizeof(ours) / sizeof(ours[0]);
+	}
+	if (blank && e == NULL && errno != 0) {
+		(void)closedir(dir);
+		return -EIO;
+	}
+	(void)closedir(dir);
+	return blank && faccessat(root_fd, ".tbfs/o", F_OK, 0) < 0;
+}
+
+/* The mountpoint of a disk that isn't mounted is a directory like any other. */
+static int
+check_used(struct local *l, struct error *err)
+{
+	int r = is_blank(l->root_fd);
+
+	return r < 0 ? local_fail(l, r, "reading the directory", "", err) : r == 0 ? 0 :
+	    error_set(err, -ENODEV, "local store: %s is empty, but there are objects in it: is its disk "
+	    "mounted? If they are lost, put any file there, and it is used again", l->root);
+}
+
 static int
 become_ready(struct local *l, bool create, struct error *err)
 {
 	int r = open_root(l, create, err);
 
+	if (r == 0 && l->used && (r = check_used(l, err)) < 0) {
+		(void)close(l->root_fd);
+		l->root_fd = -1;
+	}
 	if (r == 0 && syncfs(l->root_fd) < 0) {		/* invariant 2 */
 		r = local_fail(l, -errno, "syncing", "", err);
 		(void)close(l->root_fd);

@@ -138,7 +138,7 @@ probe_store(struct daemon *d, struct error *err)
 	return 0;
 }
 
-/* No room to give it its own blocks: what the store had before is given them by who changes it;
+/* Where the store is full, or away, what it had before is given its own blocks by who changes it;
  * what was never confirmed is put again. */
 static int
 settle_one(struct daemon *d, struct store *local, const struct object *o, struct error *err)
@@ -362,11 +362,6 @@ serve(struct daemon *d, const sigset_t *signals)
 	}
 }
 
-int
-daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *ready)
-{
-	struct daemon d = { .cfg = cfg, .mountpoint = mountpoint, .started = clock_wall_ns() };
-	enum exit_code code = EXIT_STATE;
 /* Where the daemon moves the bytes each open file takes a descriptor; who starts it is often allowed
  * 1,024. */
 static void
@@ -384,6 +379,11 @@ want_descriptors(void)
 		log_warn("no more than %ju open files: %s", (uintmax_t)limit.rlim_cur, strerror(errno));
 }
 
+int
+daemon_run(struct config *cfg, const char *mountpoint, struct daemon_ready *ready)
+{
+	struct daemon d = { .cfg = cfg, .mountpoint = mountpoint, .started = clock_wall_ns() };
+	enum exit_code code = EXIT_STATE;
 	struct error err = { 0 };
 	sigset_t signals;
 	enum index_end end;
@@ -391,12 +391,12 @@ want_descriptors(void)
 
 	/* Objects and their directories are for other tools too; modes are set where they matter. */
 	(void)umask(022);
+	want_descriptors();
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
 	(void)sigaddset(&signals, SIGHUP);
 	(void)sigaddset(&signals, SIGUSR1);
-	want_descriptors();
 	(void)sigaddset(&signals, SIGUSR2);
 	(void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
 	/* Sent when a lease that we hold for a moment is wanted. */

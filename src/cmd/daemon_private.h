@@ -39,7 +39,7 @@ extern const struct control_verb daemon_verbs[];
 int daemon_make_stores(struct daemon *d, struct error *err);
 /* The current store answers: what was stored there must be there, if it moved; remember its address. */
 int daemon_check_address(struct daemon *d, struct error *err);
-/* Is it where it was when it worked last?  A server may have another name by now. */
+/* Is it where it was when it worked last? */
 bool daemon_has_old_address(struct daemon *d);
 json_t *daemon_status(struct daemon *d);
 /* What core is to call; from then on from any thread, until it is freed. */

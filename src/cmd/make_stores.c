@@ -65,10 +65,38 @@ configured(const struct config *cfg)
 		.region = cfg->s3_region, .prefix = cfg->s3_prefix, .path_style = cfg->s3_path_style };
 }
 
-static int
-make_local(const struct config *cfg, const struct address *a, struct backend **ret_b, struct error *err)
+static bool
+same(const char *a, const char *b)
 {
-	struct local_options opt = { .root_path = a->root, .link = cfg->local_link != CONFIG_NO };
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* A server may have another name by now. */
+static bool
+is_where_it_was(struct index *ix, const char *name, const struct address *now)
+{
+	CLEANUP_FREE char *text = NULL;
+	struct address was;
+	json_t *o;
+	bool r;
+
+	/* Older indexes don't know. */
+	if (index_backend_address(ix, name, &text) < 0)
+		return true;
+	o = json_loads(text, 0, NULL);
+	address_from_json(o, &was);
+	r = same(now->root, was.root) && same(now->bucket, was.bucket) && same(now->prefix, was.prefix);
+	json_decref(o);
+	return r;
+}
+
+static int
+make_local(struct daemon *d, const struct address *a, struct backend **ret_b, struct error *err)
+{
+	struct local_options opt = { .root_path = a->root, .link = d->cfg->local_link != CONFIG_NO };
+	struct object ends[2];
+
+	opt.used = is_where_it_was(d->index, "local", a) && index_object_ends(d->index, "local", ends) > 0;
 
 	return local_backend_new(&opt, ret_b, err);
 }
@@ -78,9 +106,10 @@ struct keys {
 };
 
 static int
-make_s3(const struct config *cfg, const char *name, const struct address *a, const struct keys *k,
+make_s3(struct daemon *d, const char *name, const struct address *a, const struct keys *k,
     struct backend **ret_b, struct error *err)
 {
+	const struct config *cfg = d->cfg;
 	struct s3_options opt = { .name = name, .endpoint = a->endpoint, .bucket = a->bucket,
 		.region = a->region, .access_key = k->access, .secret_key = k->secret,
 		.session_token = k->token, .prefix = a->prefix, .path_style = a->path_style,
@@ -92,11 +121,11 @@ make_s3(const struct config *cfg, const char *name, const struct address *a, con
 }
 
 static int
-make(const struct config *cfg, const char *name, const struct address *a, const struct keys *k,
+make(struct daemon *d, const char *name, const struct address *a, const struct keys *k,
     struct backend **ret_b, struct error *err)
 {
-	return strcmp(name, "local") == 0 ? make_local(cfg, a, ret_b, err) :
-	    make_s3(cfg, name, a, k, ret_b, err);
+	return strcmp(name, "local") == 0 ? make_local(d, a, ret_b, err) :
+	    make_s3(d, name, a, k, ret_b, err);
 }
 
 static int
@@ -118,7 +147,7 @@ make_current(struct daemon *d, struct error *err)
 	struct address a = configured(cfg);
 	struct keys k = { cfg->s3_access_key, cfg->s3_secret_key, cfg->s3_session_token };
 	struct backend *b, *wrapped;
-	int r = make(cfg, config_backend_name(cfg->backend), &a, &k, &b, err);
+	int r = make(d, config_backend_name(cfg->backend), &a, &k, &b, err);
 
 	if (r == 0 && cfg->fault != NULL) {
 		r = fault_backend_new(b, cfg->fault, &wrapped, err);
@@ -130,28 +159,12 @@ make_current(struct daemon *d, struct error *err)
 	return r < 0 ? r : add(d, config_backend_name(cfg->backend), b);
 }
 
-static bool
-same(const char *a, const char *b)
-{
-	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
 bool
 daemon_has_old_address(struct daemon *d)
 {
-	struct address now = configured(d->cfg), was;
-	CLEANUP_FREE char *text = NULL;
-	json_t *o;
-	bool r;
+	struct address now = configured(d->cfg);
 
-	/* Older indexes don't know. */
-	if (index_backend_address(d->index, d->stores.store[0].name, &text) < 0)
-		return true;
-	o = json_loads(text, 0, NULL);
-	address_from_json(o, &was);
-	r = same(now.root, was.root) && same(now.bucket, was.bucket) && same(now.prefix, was.prefix);
-	json_decref(o);
-	return r;
+	return is_where_it_was(d->index, d->stores.store[0].name, &now);
 }
 
 /* What was stored first and last is there. */
@@ -168,6 +181,29 @@ has_objects(struct daemon *d, const struct store *st, struct error *err)
 			return s;
 	}
 	return r < 0 ? r : 0;
+}
+
+static int
+keep_first(void *arg, const char *key, uint64_t size, int64_t mtime_ns)
+{
+	char **ret_key = arg;
+
+	(void)size, (void)mtime_ns;
+	*ret_key = strdup(key);
+	return 1;
+}
+
+/* A store that is used for the first time, by this index: whose are the objects in it? */
+static void
+warn_of_strangers(const struct store *st)
+{
+	CLEANUP_FREE char *key = NULL;
+	struct error err = { 0 };
+
+	if (backend_list(st->backend, "", keep_first, &key, &err) == 1)
+		log_warn("store %s already holds objects that are not known here (%.200s): what is stored under the "
+		    "same names replaces them. Were they stored from another state directory, mount with that one",
+		    st->name, key != NULL ? key : "?");
 }
 
 int
@@ -190,6 +226,8 @@ daemon_check_address(struct daemon *d, struct error *err)
 			return error_set(err, r, "backend %s is not where it was when it was used last, %.300s, and %s "
 			    "does not have what was stored there (%.200s): set it back, or bring the objects to the "
 			    "new place first", current->name, was, now, error_text(&why));
+	} else {
+		warn_of_strangers(current);
 	}
 	return index_mark_backend_used(d->index, current->name, now);
 }
@@ -232,7 +270,7 @@ make_former(struct daemon *d, const char *name)
 		    "environment", strcmp(name, "minio") == 0 ? "MINIO_ACCESS_KEY" : "AWS_ACCESS_KEY_ID",
 		    strcmp(name, "minio") == 0 ? "MINIO_SECRET_KEY" : "AWS_SECRET_ACCESS_KEY");
 	else
-		r = make(d->cfg, name, &a, &k, &b, &err);
+		r = make(d, name, &a, &k, &b, &err);
 	if (r == 0)
 		r = add(d, name, b);
 	json_decref(o);

@@ -751,6 +751,71 @@ def test_a_store_that_moved_must_have_what_was_stored(new_mount):
     wait_until(lambda: mount.objects() == {b"b": b"y", b"c": b"x"}, 10)
 
 
+@pytest.mark.parametrize("root", [".", "objects"])
+def test_a_store_whose_disk_is_not_mounted_is_away(new_mount, disk, root):
+    """Nothing is begun in its place, and it is used as soon as it is there."""
+    small = disk(100)
+    mount = new_mount(derived="off", local__root_path=small.path / root)
+    mount.objects_dir = small.path / root
+    mount.start()
+    write(mount.path / "a", b"a")
+    write(mount.path / "b", b"b")
+    mount.sync()
+    mount.umount()
+    small.umount()
+    mount.start()
+    assert "degraded" in mount.log_tail() and "is its disk mounted?" in mount.log_tail()
+    os.unlink(mount.path / "a")
+    write(mount.path / "c", b"c")
+    assert read(mount.path / "b") == b"b"
+    assert mount.sync(check=False, timeout=3).returncode in (rig.NOT_DONE, rig.BACKEND)
+    assert os.listdir(small.path) == []
+    small.mount()
+    mount.tbfs("retry", mount.path)
+    mount.drain()
+    assert mount.objects() == {b"b": b"b", b"c": b"c"}
+    mount.stop()
+
+
+def test_a_store_that_breaks_during_a_rename_does_not_keep_the_mount(new_mount, disk):
+    small = disk(100)
+    mount = new_mount(derived="off", local__root_path=small.path / "objects")
+    mount.objects_dir = small.path / "objects"
+    mount.start()
+    for n in range(5):
+        write(mount.path / f"a{n}", noise(1000, n))
+    mount.sync()
+    run("mount", "-o", "remount,abort", small.path)     # what ext4 does after an error
+    os.rename(mount.path / "a2", mount.path / "moved")
+    for n in range(5):
+        write(mount.path / f"b{n}", noise(1000, n))
+    mount.sync(check=False, timeout=2)
+    mount.kill()
+    mount.start()
+    assert "degraded" in mount.log_tail()
+    assert read(mount.path / "moved") == noise(1000, 2) and read(mount.path / "b4") == noise(1000, 4)
+    mount.umount("--timeout", "1", check=False)
+    mount.pid = None
+    small.umount()
+    small.mount()
+    mount.start()
+    mount.drain()
+    same(mount)
+    mount.stop()
+
+
+def test_a_store_that_is_not_empty_at_first_is_warned_of(new_mount, backend):
+    """A state directory that was lost, or another mount's store."""
+    mount = new_mount("passthrough", backend, derived="off").start()
+    assert "already holds objects" not in mount.log.read_text()
+    write(mount.path / "precious", b"x")
+    mount.sync()
+    mount.umount()
+    os.rename(mount.state_dir / "index.db", mount.state_dir / "away")
+    mount.start()
+    assert "already holds objects that are not known here (precious)" in mount.log.read_text()
+
+
 def test_retry_reaches_all_that_is_below(new_mount):
     """A file, a folder, the mountpoint: each tries again what is stuck at or below it."""
     mount = new_mount(derived="off", upload__max_size="100").start()
