@@ -234,7 +234,7 @@ index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=?"
-	    " AND (?=0 OR attempts>0 OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
+	    " AND (?=0 OR error<>'' OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
 	    (int64_t)failed_only);
 	if (r == 0)
 		r = work_visit(db, q, fn, arg);
@@ -329,7 +329,7 @@ index_status(struct index *ix, struct index_status *ret_status)
 	lock_take(&db->lock);
 	r = status_states(db, &st);
 	if (r == 0)
-		r = db_query(db, &q, "SELECT kind, count(*), sum(stuck), sum(attempts>0), min(since)"
+		r = db_query(db, &q, "SELECT kind, count(*), sum(stuck), sum(error<>''), min(since)"
 		    " FROM work GROUP BY kind", "");
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		int kind = sqlite3_column_int(q, 0);

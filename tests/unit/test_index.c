@@ -684,6 +684,36 @@ test_a_recovery_that_fails_is_done_again(void **state)
 	rig_down(&rig);
 }
 
+static bool
+count_work(void *arg, const struct work *w)
+{
+	(void)w;
+	++*(unsigned *)arg;
+	return true;
+}
+
+/* Who waits for a key tries again and again, but nothing has failed. */
+static void
+test_waiting_is_no_failure(void **state)
+{
+	struct index_status status;
+	unsigned failed = 0;
+	struct rig rig;
+
+	(void)state;
+	rig_up(&rig);
+	assert_int_equal(index_work_add(rig.ix, WORK_RELOCATE, 7, 1), 0);
+	assert_int_equal(index_work_defer(rig.ix, WORK_RELOCATE, 7, 2, WAIT_KEY), 0);
+	assert_int_equal(index_work_each(rig.ix, WORK_RELOCATE, true, count_work, &failed), 0);
+	assert_int_equal(index_status(rig.ix, &status), 0);
+	assert_int_equal(failed + status.failing, 0);
+	assert_int_equal(index_work_failed(rig.ix, WORK_RELOCATE, 7, 3, false, "no disk"), 0);
+	assert_int_equal(index_work_each(rig.ix, WORK_RELOCATE, true, count_work, &failed), 0);
+	assert_int_equal(index_status(rig.ix, &status), 0);
+	assert_int_equal(failed + status.failing, 2);
+	rig_down(&rig);
+}
+
 /* A server may go on with what a dead client sent; a directory doesn't. */
 static void
 test_what_was_cut_off_is_settled_where_there_is_no_server(void **state)
@@ -866,6 +896,7 @@ main(void)
 		cmocka_unit_test(test_changed_rows_are_in_memory),
 		cmocka_unit_test(test_numbers_are_never_used_twice),
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
+		cmocka_unit_test(test_waiting_is_no_failure),
 		cmocka_unit_test(test_what_was_cut_off_is_settled_where_there_is_no_server),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
 		cmocka_unit_test(test_an_older_schema_is_upgraded_after_a_snapshot),
