@@ -21,7 +21,7 @@ enum { REAP_AT_ONCE = 64, SWEEP_AT_ONCE = 256 };
 
 #define PLENTY_BYTES (64ULL << 20)	/* less is short */
 #define FORGET_WAIT_US 1000		/* the kernel's FORGET is on its way */
-enum { FORGET_WAITS = 20, FREE_WAITS = 2000 };
+enum { FORGET_WAITS = 20, FREE_WAITS = 300 };
 
 /* An inode may be without a name for the moment between being made and being linked. */
 #define ORPHAN_AGE_NS (60 * NSEC_PER_SEC)
