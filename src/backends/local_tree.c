@@ -246,30 +246,43 @@ open_root(struct local *l, bool create, struct error *err)
 	return l->root_fd >= 0 ? 0 : local_fail(l, -errno, "opening the directory", "", err);
 }
 
+/* Does the directory hold nothing but what `but` names (NULL: nothing)?  Also one that isn't there. */
+static int
+holds_only(int root_fd, const char *name, const char *const but[])
+{
+	int fd = openat(root_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 1;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	const struct dirent *e = NULL;
+	size_t i;
+
+	if (dir == NULL) {
+		r = errno == ENOENT ? 1 : -errno;
+		if (fd >= 0)
+			(void)close(fd);
+		return r;
+	}
+	while (r == 1 && (errno = 0, e = readdir(dir)) != NULL) {
+		for (i = 0; but[i] != NULL && strcmp(e->d_name, but[i]) != 0; i++)
+			;
+		r = but[i] != NULL;
+	}
+	if (r == 1 && errno != 0)
+		r = -errno;
+	(void)closedir(dir);
+	return r;
+}
+
 /* Has nothing ever been stored there?  A new disk has lost+found; temporary files may be left. */
 static int
 is_blank(int root_fd)
 {
-	static const char *const ours[] = { ".", "..", "lost+found", ".tbfs" };
-	int fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	const struct dirent *e;
-	bool blank = true;
-	size_t i;
+	static const char *const nothing[] = { ".", "..", NULL };
+	static const char *const at_top[] = { ".", "..", "lost+found", ".tbfs", NULL };
+	int r = holds_only(root_fd, ".", at_top);
 
-	if (dir == NULL)
-		return -errno;
-	while (blank && (errno = 0, e = readdir(dir)) != NULL) {
-		for (i = 0; i < sizeof(ours) / sizeof(ours[0]) && strcmp(e->d_name, ours[i]) != 0; i++)
-			;
-		blank = i < sizeof(ours) / sizeof(ours[0]);
-	}
-	if (blank && e == NULL && errno != 0) {
-		(void)closedir(dir);
-		return -EIO;
-	}
-	(void)closedir(dir);
-	return blank && faccessat(root_fd, ".tbfs/o", F_OK, 0) < 0;
+	if (r == 1)
+		r = holds_only(root_fd, "lost+found", nothing);
+	return r == 1 ? holds_only(root_fd, ".tbfs/o", nothing) : r;
 }
 
 /* The mountpoint of a disk that isn't mounted is a directory like any other. */

@@ -138,8 +138,8 @@ probe_store(struct daemon *d, struct error *err)
 	return 0;
 }
 
-/* Where the store is full, or away, what it had before is given its own blocks by who changes it;
- * what was never confirmed is put again. */
+/* Where the store is full, or away, what it had before is given its own blocks by who changes it,
+ * and what was never confirmed is put again: but for what shares its blocks and can't be removed. */
 static int
 settle_one(struct daemon *d, struct store *local, const struct object *o, struct error *err)
 {
@@ -374,8 +374,8 @@ want_descriptors(void)
 	more = (struct rlimit){ DESCRIPTORS, DESCRIPTORS };
 	if (limit.rlim_max < DESCRIPTORS && setrlimit(RLIMIT_NOFILE, &more) == 0)
 		return;
-	limit.rlim_cur = limit.rlim_max;
-	if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+	more = (struct rlimit){ limit.rlim_max, limit.rlim_max };
+	if (setrlimit(RLIMIT_NOFILE, &more) < 0)
 		log_warn("no more than %ju open files: %s", (uintmax_t)limit.rlim_cur, strerror(errno));
 }
 

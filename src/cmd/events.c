@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
 /*
- * What core tells, handed on to whom it concerns: syncer, processor, the kernel.  Each may not be
- * there yet, or any more: then nobody needs to know.
+ * What core tells, handed on to whom it concerns: syncer, processor, the kernel.  The last two may not
+ * be there (yet): then nobody needs to know.
  */
 #include "base/clock.h"
 #include "cmd/daemon_private.h"

@@ -231,8 +231,11 @@ find(void *arg, FILE *out)
 	if (lstat(full, &st) < 0)
 		return -errno;
 	n = getxattr(m.point, LOCATE_XATTR, socket, sizeof(socket) - 1);
-	if (n < 0)
-		return errno == ENOENT ? -EIO : -errno;
+	if (n < 0) {
+		r = errno == ENOENT ? -EIO : -errno;
+		/* Unmounted this moment: another directory was asked. */
+		return is_ours(full, &m) ? r : -ENODEV;
+	}
 	(void)fwrite(socket, 1, (size_t)n, out);
 	(void)fputc(0, out);
 	return 0;

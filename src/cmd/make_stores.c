@@ -95,8 +95,12 @@ make_local(struct daemon *d, const struct address *a, struct backend **ret_b, st
 {
 	struct local_options opt = { .root_path = a->root, .link = d->cfg->local_link != CONFIG_NO };
 	struct object ends[2];
+	int r;
 
-	opt.used = is_where_it_was(d->index, "local", a) && index_object_ends(d->index, "local", ends) > 0;
+	r = index_object_ends(d->index, "local", ends);
+	if (r < 0)
+		return error_set(err, r, "the index can't be read: %s", strerror(-r));
+	opt.used = r > 0 && is_where_it_was(d->index, "local", a);
 
 	return local_backend_new(&opt, ret_b, err);
 }
@@ -226,7 +230,7 @@ daemon_check_address(struct daemon *d, struct error *err)
 			return error_set(err, r, "backend %s is not where it was when it was used last, %.300s, and %s "
 			    "does not have what was stored there (%.200s): set it back, or bring the objects to the "
 			    "new place first", current->name, was, now, error_text(&why));
-	} else {
+	} else if (!index_backend_used(d->index, current->name)) {
 		warn_of_strangers(current);
 	}
 	return index_mark_backend_used(d->index, current->name, now);

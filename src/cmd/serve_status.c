@@ -42,8 +42,8 @@ work_path(struct daemon *d, const struct work *w)
 static json_t *
 status_failures(struct daemon *d, json_t *ret_stuck)
 {
-	static const enum work_kind kinds[] = { WORK_UPLOAD, WORK_RELOCATE, WORK_REMOVE, WORK_DERIVE,
-		WORK_KEEP };
+	static const enum work_kind kinds[] = { WORK_UPLOAD, WORK_RELOCATE, WORK_REMOVE, WORK_EXPAND,
+		WORK_DERIVE, WORK_KEEP };
 	struct failures f = { .d = d };
 	json_t *list = json_array();
 	int64_t now = clock_wall_ns();

@@ -15,7 +15,7 @@
 
 enum {
 	GONE_S = 30,			/* to end after the mount has gone, unless --timeout is more */
-	BUSY_TRIES = 10,		/* to detach what is in use, BUSY_US apart */
+	BUSY_TRIES = 20,		/* to detach what is in use, BUSY_US apart */
 	BUSY_US = 50000,
 };
 
@@ -40,7 +40,7 @@ is_gone(const struct location *loc)
 {
 	struct locate_mount m;
 
-	return !locate_mount_at(loc->mountpoint, &m);
+	return !locate_mount_at(loc->mountpoint, &m) || strcmp(m.type, LOCATE_TYPE) != 0;
 }
 
 /* Exit code of the drain, and what it left. */
@@ -115,8 +115,9 @@ wait_gone(const struct control_client *c, const struct umount_request *req)
 	    "%.0f s: something still uses the mount", req->mountpoint, (long)c->pid, seconds);
 }
 
+/* `dev`: of the file system, as locate_count() wants it. */
 static int
-umount_live(const struct location *loc, const struct umount_request *req)
+umount_live(const struct location *loc, const char *dev, const struct umount_request *req)
 {
 	struct control_client c;
 	bool detached;
@@ -125,6 +126,8 @@ umount_live(const struct location *loc, const struct umount_request *req)
 	int code, r;
 
 	r = control_connect(loc->socket, &c, &err);
+	if (r < 0 && is_gone(loc))
+		return EXIT_DONE;
 	if (r < 0 && !req->lazy)
 		return cmd_fail_error(EXIT_NOT_DONE, &err);
 	if (r < 0)
@@ -133,7 +136,9 @@ umount_live(const struct location *loc, const struct umount_request *req)
 	if (code == EXIT_DONE)
 		code = detach_live(loc, req->lazy);
 	detached = code == EXIT_DONE;
-	if (detached)
+	if (detached && locate_count(dev) > 0)
+		(void)printf("%s: other mounts of it remain, and its daemon with them\n", loc->mountpoint);
+	else if (detached)
 		code = wait_gone(&c, req);
 	if (detached && tell_remaining(answer, loc->socket) != EXIT_DONE)
 		code = EXIT_NOT_DONE;
@@ -151,12 +156,12 @@ umount_at(const struct location *loc, const struct umount_request *req)
 	if (locate_resolve(req->mountpoint, full) < 0 || strcmp(full, loc->mountpoint) != 0)
 		return cmd_fail(EXIT_USAGE, "%s is not a mountpoint; that is %s", req->mountpoint,
 		    loc->mountpoint);
-	if (!locate_mount_at(full, &m))
+	if (!locate_mount_at(full, &m) || strcmp(m.type, LOCATE_TYPE) != 0)
 		return EXIT_DONE;	/* another was faster */
-	/* One of several: the file system stays in use. */
-	if (locate_count(m.dev) > 1)
-		return detach(full, req->lazy);
-	return umount_live(loc, req);
+	/* A directory of it, bind-mounted: the rest stays. */
+	if (strcmp(m.root, "/") != 0 && locate_count(m.dev) > 1)
+		return detach_live(loc, req->lazy);
+	return umount_live(loc, m.dev, req);
 }
 
 static int

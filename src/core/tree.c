@@ -247,7 +247,7 @@ core_link(struct core *c, uint64_t ino, uint64_t parent, const char *name, struc
 	return answer(c, &inode, ret_attr);
 }
 
-/* One of its names went, or another came: the oldest may be another now. */
+/* One of its names went, or is another's: the oldest may be another now. */
 static void
 stands_elsewhere(struct core *c, uint64_t ino)
 {
@@ -377,6 +377,11 @@ core_create(struct core *c, uint64_t parent, const char *name, uint32_t mode, in
 		return r;
 	core_remember(c, inode.ino);
 	r = handle_new(c, &inode, flags, TAKE_FD(fd), ret_handle);
+	if (r < 0) {
+		core_forget(c, inode.ino, 1);
+		(void)core_unlink(c, parent, name);
+		return r;
+	}
 	core_fill_attr(c, &inode, ret_attr);
 	/* Nothing can be mapped before something was written, and what writes through the kernel
 	 * makes it ask again. */
@@ -408,6 +413,8 @@ core_tmpfile(struct core *c, uint64_t parent, uint32_t mode, int flags,
 	}
 	place_due(c, inode.ino);
 	r = handle_new(c, &inode, flags, fd, ret_handle);
+	if (r < 0)
+		core_forget(c, inode.ino, 1);
 	*ret_attr = (struct attr){ .inode = inode, .moving = true };
 	return r;
 }

@@ -67,7 +67,9 @@ name_fits(struct db *db, uint64_t ino, const char *name)
 	return r < 0 ? r : others + (int64_t)strlen(name) + 1 > INDEX_XATTR_LIST_MAX ? -ENOSPC : 0;
 }
 
-/* May it be set?  0: the inode has none of this name, 1: another value, 2: this one. */
+/* What has the inode of this name? */
+enum { HAS_NO_XATTRS, HAS_OTHERS, HAS_ANOTHER_VALUE, HAS_THIS_VALUE };
+
 static int
 compare(struct db *db, uint64_t ino, const char *name, const void *value, size_t len)
 {
@@ -77,16 +79,14 @@ compare(struct db *db, uint64_t ino, const char *name, const void *value, size_t
 	int r = inode_load(db, ino, &i);
 
 	if (r < 0 || (i.flags & INODE_XATTRS) == 0)
-		return r;
+		return r < 0 ? r : HAS_NO_XATTRS;
 	r = db_row(db, &q, "SELECT value FROM xattr WHERE ino=? AND name=?", "is", (int64_t)ino, name);
-	if (r == -ENOENT)
-		return name_fits(db, ino, name);
 	if (r < 0)
-		return r;
+		return r == -ENOENT ? HAS_OTHERS : r;
 	same = (size_t)sqlite3_column_bytes(q, 0) == len &&
 	    (len == 0 || memcmp(sqlite3_column_blob(q, 0), value, len) == 0);
 	db_done(q);
-	return same ? 2 : 1;
+	return same ? HAS_THIS_VALUE : HAS_ANOTHER_VALUE;
 }
 
 int
@@ -94,18 +94,22 @@ index_xattr_set(struct index *ix, uint64_t ino, const char *name, const void *va
     unsigned flags, int64_t now)
 {
 	struct db *db = &ix->writer;
-	int r = db_begin_growing(ix);
+	int r = db_begin_growing(ix), has;
 
 	if (r < 0)
 		return r;
-	r = compare(db, ino, name, value, len);
-	if (r > 0 && (flags & INDEX_XATTR_CREATE) != 0)
+	has = compare(db, ino, name, value, len);
+	if (has < 0)
+		r = has;
+	else if (has >= HAS_ANOTHER_VALUE && (flags & INDEX_XATTR_CREATE) != 0)
 		r = -EEXIST;
-	else if (r == 0 && (flags & INDEX_XATTR_REPLACE) != 0)
+	else if (has < HAS_ANOTHER_VALUE && (flags & INDEX_XATTR_REPLACE) != 0)
 		r = -ENODATA;
+	else if (has == HAS_OTHERS)
+		r = name_fits(db, ino, name);
 	/* What it has already moves no time, as on ext4. */
-	if (r == 2 || r < 0)
-		return db_end(ix, r < 0 ? r : 0);
+	if (r < 0 || has == HAS_THIS_VALUE)
+		return db_end(ix, r);
 	r = touched(db, ino, now, INODE_XATTRS);
 	if (r == 0)
 		r = db_run(db, "INSERT INTO xattr VALUES(?,?,?) ON CONFLICT(ino,name)"

@@ -362,18 +362,19 @@ remove_derived(struct db *db, uint64_t top, int64_t now)
 	char name[INDEX_NAME_MAX + 1];
 	uint64_t dir = top;
 	struct inode gone;
-	int r = 0;
+	int depth = 0, r = 0;
 
 	while (r == 0) {
 		r = first_entry(db, dir, name, &gone);
 		if (r == 0 && S_ISDIR(gone.mode)) {
 			dir = gone.ino;
+			r = ++depth > TREE_DEPTH_MAX ? -ELOOP : 0;
 			continue;
 		}
 		if (r == -ENOENT && dir == top)
 			return 0;
 		if (r == -ENOENT) {	/* empty by now: it goes itself */
-			r = inode_load(db, dir, &gone);
+			r = --depth < 0 ? -ELOOP : inode_load(db, dir, &gone);
 			if (r == 0)
 				r = place_load(db, dir, &dir, name);
 		}

@@ -153,8 +153,8 @@ int
 index_object_ends(struct index *ix, const char *backend, struct object ret_objects[2])
 {
 	static const char *const asked[] = {
-		"SELECT min(id) FROM object WHERE status=2 AND put_generation=0 AND backend=?",
-		"SELECT max(id) FROM object WHERE status=2 AND put_generation=0 AND backend=?",
+		"SELECT min(id) FROM object WHERE status=2 AND backend=?",
+		"SELECT max(id) FROM object WHERE status=2 AND backend=?",
 	};
 	int64_t id;
 	int i, r = 0;

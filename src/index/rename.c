@@ -231,8 +231,9 @@ names_stay_together(struct db *db, const struct inode *moved, uint64_t from, uin
 
 	if (usage_same_limits(db, from, to))
 		return 0;
+	/* One that was parted before there was a limit may come back. */
 	if (!S_ISDIR(moved->mode))
-		return moved->nlink > 1 ? -EXDEV : 0;
+		return moved->nlink > 1 && !usage_same_limits(db, usage_place(db, moved, 0), to) ? -EXDEV : 0;
 	r = db_int(db, &one, TREE_BELOW "SELECT 1 FROM tree t JOIN dentry d ON d.parent=t.ino"
 	    " JOIN inode i ON i.ino=d.ino WHERE i.nlink>1 AND (i.mode & 61440)<>16384 AND EXISTS"
 	    " (SELECT 1 FROM dentry o WHERE o.ino=d.ino AND o.parent NOT IN (SELECT ino FROM tree)) LIMIT 1",
@@ -281,9 +282,9 @@ index_rename(struct index *ix, uint64_t parent, const char *name, uint64_t newpa
 		a = (struct party){ .was = src, .from = usage_place(db, &src, parent) };
 		b = (struct party){ .was = dst, .from = usage_place(db, &dst, newparent) };
 	}
-	if (r == 0)
+	if (r == 0 && dst.ino != src.ino)
 		r = names_stay_together(db, &src, parent, newparent);
-	if (r == 0 && (flags & INDEX_EXCHANGE) != 0)
+	if (r == 0 && dst.ino != src.ino && (flags & INDEX_EXCHANGE) != 0)
 		r = names_stay_together(db, &dst, newparent, parent);
 	/* Two names of one inode: POSIX says nothing happens. */
 	if (r == 0 && dst.ino == src.ino)

@@ -9,7 +9,7 @@
 #include "index/db.h"
 #include "index/index.h"
 
-enum { TREE_DEPTH_MAX = 65536 };	/* directories; a longer walk is a damaged tree */
+enum { TREE_DEPTH_MAX = 65536 };	/* directories; a longer walk is taken for a damaged tree: deeper is not stored */
 
 int inode_insert(struct db *db, const struct inode *i);
 /* A name of `inode` went: one link less, and for a directory none at all. */

@@ -118,12 +118,29 @@ usage_add(struct usage_dir *at, struct usage more)
 	}
 }
 
-static bool
-is_above(const struct usage_dir *above, const struct usage_dir *d)
+static unsigned
+depth_of(const struct usage_dir *d)
 {
-	while (d != NULL && d != above)
-		d = d->parent;
-	return d != NULL;
+	unsigned depth = 0;
+
+	for (; d != NULL; d = d->parent)
+		depth++;
+	return depth;
+}
+
+/* The nearest directory that is at or above both; NULL: none. */
+static const struct usage_dir *
+meeting(const struct usage_dir *a, const struct usage_dir *b)
+{
+	unsigned da = depth_of(a), db = depth_of(b);
+
+	for (; da > db; da--)
+		a = a->parent;
+	for (; db > da; db--)
+		b = b->parent;
+	for (; a != b; a = a->parent)
+		b = b->parent;
+	return a;
 }
 
 static bool
@@ -133,9 +150,11 @@ over(int64_t total, int64_t more, int64_t limit)
 }
 
 bool
-usage_is_over_below(const struct usage_dir *at, const struct usage_dir *common, struct usage more)
+usage_is_over_below(const struct usage_dir *at, const struct usage_dir *other, struct usage more)
 {
-	for (; at != NULL && !is_above(at, common); at = at->parent)
+	const struct usage_dir *common = meeting(at, other);
+
+	for (; at != common; at = at->parent)
 		if (over(at->total.bytes, more.bytes, at->limit.bytes) ||
 		    over(at->total.files, more.files, at->limit.files))
 			return true;
@@ -143,9 +162,11 @@ usage_is_over_below(const struct usage_dir *at, const struct usage_dir *common, 
 }
 
 bool
-usage_is_limited_below(const struct usage_dir *at, const struct usage_dir *common)
+usage_is_limited_below(const struct usage_dir *at, const struct usage_dir *other)
 {
-	for (; at != NULL && !is_above(at, common); at = at->parent)
+	const struct usage_dir *common = meeting(at, other);
+
+	for (; at != common; at = at->parent)
 		if (at->limit.bytes > 0 || at->limit.files > 0)
 			return true;
 	return false;

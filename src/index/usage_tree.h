@@ -21,9 +21,9 @@ struct usage_tree {
 struct usage_dir *usage_dir_get(struct usage_tree *t, uint64_t ino);
 void usage_dir_drop(struct usage_tree *t, struct usage_dir *d);
 void usage_clear(struct usage_tree *t);	/* but for the meters */
-/* As usage_is_over(), but for what is `common` or above it. */
-bool usage_is_over_below(const struct usage_dir *at, const struct usage_dir *common, struct usage more);
+/* As usage_is_over(), but for what is at or above `other` too (NULL: nothing). */
+bool usage_is_over_below(const struct usage_dir *at, const struct usage_dir *other, struct usage more);
 /* Has one of the same a limit? */
-bool usage_is_limited_below(const struct usage_dir *at, const struct usage_dir *common);
+bool usage_is_limited_below(const struct usage_dir *at, const struct usage_dir *other);
 
 #endif

@@ -28,7 +28,7 @@ work_quiet(struct db *db, uint64_t ino, const struct quiet *quiet, bool add)
 	if (add)
 		return db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
 		    " VALUES(1,?,?,?,0,0,'') ON CONFLICT(kind,id) DO UPDATE SET stuck=0, attempts=0, wait=0,"
-		    " due=max(excluded.since, min(excluded.due, since+?))", "iiii", (int64_t)ino,
+		    " error='', due=max(excluded.since, min(excluded.due, since+?))", "iiii", (int64_t)ino,
 		    quiet->now, quiet->due, quiet->limit);
 	return db_run(db, "UPDATE work SET due=max(?, min(?, since+?)) WHERE kind=1 AND id=?", "iiii",
 	    quiet->now, quiet->due, quiet->limit, (int64_t)ino);
@@ -99,7 +99,7 @@ int
 index_work_defer(struct index *ix, enum work_kind kind, uint64_t id, int64_t due,
     enum work_wait wait)
 {
-	return db_once(ix, "UPDATE work SET due=?, wait=?, attempts=attempts+?"
+	return db_once(ix, "UPDATE work SET due=?, wait=?, error='', attempts=attempts+?"
 	    " WHERE kind=? AND id=?", "iiiii", due, (int64_t)wait, (int64_t)(wait == WAIT_KEY),
 	    (int64_t)kind, (int64_t)id);
 }
@@ -123,10 +123,10 @@ index_work_retry(struct index *ix, enum work_kind kind, uint64_t dir)
 	if (r < 0)
 		return r;
 	if (dir == INDEX_ROOT)
-		r = db_change(db, "UPDATE work SET due=?, stuck=0, wait=0, attempts=0 WHERE kind=?"
+		r = db_change(db, "UPDATE work SET due=?, stuck=0, wait=0, attempts=0, error='' WHERE kind=?"
 		    " AND (stuck<>0 OR attempts>0)", "ii", now, (int64_t)kind);
 	else
-		r = db_change(db, TREE_BELOW "UPDATE work SET due=?2, stuck=0, wait=0, attempts=0 WHERE kind=?3"
+		r = db_change(db, TREE_BELOW "UPDATE work SET due=?2, stuck=0, wait=0, attempts=0, error='' WHERE kind=?3"
 		    " AND (stuck<>0 OR attempts>0) AND id IN (SELECT ino FROM tree)", "iii", (int64_t)dir, now,
 		    (int64_t)kind);
 	return db_end(ix, r);
@@ -234,7 +234,7 @@ index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
 
 	lock_take(&db->lock);
 	r = db_query(db, &q, "SELECT " WORK_COLUMNS " FROM work WHERE kind=?"
-	    " AND (?=0 OR error<>'' OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
+	    " AND (?=0 OR (attempts>0 AND error<>'') OR stuck<>0) ORDER BY since", "ii", (int64_t)kind,
 	    (int64_t)failed_only);
 	if (r == 0)
 		r = work_visit(db, q, fn, arg);
@@ -329,7 +329,7 @@ index_status(struct index *ix, struct index_status *ret_status)
 	lock_take(&db->lock);
 	r = status_states(db, &st);
 	if (r == 0)
-		r = db_query(db, &q, "SELECT kind, count(*), sum(stuck), sum(error<>''), min(since)"
+		r = db_query(db, &q, "SELECT kind, count(*), sum(stuck), sum(attempts>0 AND error<>''), min(since)"
 		    " FROM work GROUP BY kind", "");
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		int kind = sqlite3_column_int(q, 0);

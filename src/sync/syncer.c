@@ -55,6 +55,18 @@ work_failed(struct syncer *s, enum work_kind kind, uint64_t id, unsigned attempt
 }
 
 static void
+expand_run(struct syncer *s, uint64_t dir, unsigned attempts)
+{
+	struct error err = { 0 };
+	int r = index_expand(s->ix, dir, clock_wall_ns());
+
+	if (r == 0)
+		return;
+	(void)error_set(&err, r, "what is below a renamed directory can't be queued: %s", strerror(-r));
+	work_failed(s, WORK_EXPAND, dir, attempts, false, &err);
+}
+
+static void
 flight_run(void *arg)
 {
 	struct flight *f = arg;
@@ -71,8 +83,7 @@ flight_run(void *arg)
 		remove_run(s, f->id, f->attempts);
 		break;
 	case WORK_EXPAND:
-		if (index_expand(s->ix, f->id, clock_wall_ns()) < 0)
-			(void)usleep(UNRECORDED_US);
+		expand_run(s, f->id, f->attempts);
 		break;
 	default:
 		break;

@@ -174,6 +174,7 @@ def test_descriptors_that_run_out(new_mount):
     assert 0 < len(files) < 100 and sorted(os.listdir(mount.path)) == sorted(f"f{n}" for n in range(len(files)))
     for fd in files:
         os.close(fd)
+    wait_until(lambda: len(os.listdir(f"/proc/{mount.pid}/fd")) <= held)    # a release comes after the close
     write(mount.path / "and now", b"x")
 
 

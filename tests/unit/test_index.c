@@ -711,6 +711,10 @@ test_waiting_is_no_failure(void **state)
 	assert_int_equal(index_work_each(rig.ix, WORK_RELOCATE, true, count_work, &failed), 0);
 	assert_int_equal(index_status(rig.ix, &status), 0);
 	assert_int_equal(failed + status.failing, 2);
+	/* The disk is there again, but somebody else has the key. */
+	assert_int_equal(index_work_defer(rig.ix, WORK_RELOCATE, 7, 2, WAIT_KEY), 0);
+	assert_int_equal(index_status(rig.ix, &status), 0);
+	assert_int_equal(status.failing, 0);
 	rig_down(&rig);
 }
 
