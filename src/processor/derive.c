@@ -54,6 +54,15 @@ remove_thumbs(struct processor *p, const struct derivation *d)
 	(void)core_derived_remove_empty(p->core, d->keep, thumbs);
 }
 
+/* What was derived goes from where it stands. */
+static void
+withdraw(struct processor *p, const struct derivation *d)
+{
+	remove_thumbs(p, d);
+	(void)index_derived_forget(p->ix, d->ino);
+	keep_touch(p, d->keep);
+}
+
 /* The original has gone, or left the keeps. */
 static void
 forget(struct processor *p, uint64_t ino)
@@ -61,9 +70,7 @@ forget(struct processor *p, uint64_t ino)
 	struct derivation d;
 
 	if (index_derived_get(p->ix, ino, &d) == 0) {
-		remove_thumbs(p, &d);
-		(void)index_derived_forget(p->ix, ino);
-		keep_touch(p, d.keep);
+		withdraw(p, &d);
 		derivation_release(&d);
 	}
 	(void)index_work_done(p->ix, WORK_DERIVE, ino);
@@ -109,9 +116,7 @@ follow(struct processor *p, const struct inode *i, const struct keep_path *k, co
 		*slash = '/';
 		if (r < 0 && r != -ENOENT) {
 			/* Another's are there, which go with it or are about to move themselves. */
-			remove_thumbs(p, d);
-			(void)index_derived_forget(p->ix, i->ino);
-			keep_touch(p, d->keep);
+			withdraw(p, d);
 			return;
 		}
 		(void)core_derived_remove_empty(p->core, d->keep, from);
@@ -322,6 +327,9 @@ derive_run(struct processor *p, uint64_t ino)
 	    v.generation == d.inode.generation) {
 		follow(p, &d.inode, &k, &v);
 	} else {
+		/* Moved and changed: nobody would find what stands at its former place. */
+		if (v.path != NULL && (v.keep != k.ino || strcmp(v.path, k.rest) != 0))
+			withdraw(p, &v);
 		d.node = core_pin(p->core, ino);
 		if (d.node != NULL)
 			derive(&d);

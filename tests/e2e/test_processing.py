@@ -388,6 +388,20 @@ def test_what_is_derived_follows_the_oldest_name(new_mount):
     assert all(thumbs_of(keep, name) == sorted(SIZES) for name in names)
 
 
+def test_moved_and_changed_before_anybody_looked(new_mount):
+    """Nothing stays at the former place."""
+    mount = new_mount(quiet_period="1s").start()
+    one, two = keep_path(mount.path, keep=1), keep_path(mount.path, keep=2)
+    put(one, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    with open(one / "a.jpg", "r+b") as f:
+        os.rename(one / "a.jpg", two / "b.jpg")
+        f.write(read(MEDIA / "orient_6.jpg"))
+        f.truncate()
+    mount.sync(derived=True)
+    assert sorted(os.listdir(one)) == [] and thumbs_of(two, "b.jpg") == sorted(SIZES)
+
+
 def test_what_stands_in_the_way_below_thumbs_gives_way(new_mount):
     mount = new_mount().start()
     keep = keep_path(mount.path)
