@@ -290,9 +290,10 @@ local_remove(struct backend *b, const char *key, struct error *err)
 	return 0;
 }
 
-/* Copy the open object `in` with all that travels with it to `key`, checking its checksum. */
+/* Copy the open object `in` with all that travels with it to `key`, checking its checksum.  `own`: only
+ * where that is its own key still; NULL: over whatever is there. */
 static int
-duplicate(struct local *l, int in, const struct backend_tag *tag, const char *key,
+duplicate(struct local *l, int in, const struct backend_tag *tag, const char *key, const struct stat *own,
     uint8_t *ret_sum)
 {
 	struct local_temp t = { .fd = -1 };
@@ -309,7 +310,7 @@ duplicate(struct local *l, int in, const struct backend_tag *tag, const char *ke
 	if (r == 0 && fsync(t.fd) < 0)
 		r = -errno;
 	if (r == 0)
-		r = local_publish(l, &t, key, false);
+		r = own != NULL ? local_replace(l, &t, key, own) : local_publish(l, &t, key, false);
 	local_temp_drop(l, &t);
 	return r;
 }
@@ -331,7 +332,7 @@ local_copy(struct backend *b, const char *from, const char *to, struct backend_t
 	in = open_object(l, from, &st);
 	r = in < 0 ? in : local_meta_tag(in, &st, ret_tag);
 	if (r == 0)
-		r = duplicate(l, in, ret_tag, to, sum);
+		r = duplicate(l, in, ret_tag, to, NULL, sum);
 	if (r == -EIO)
 		return error_set(err, r, "local store %s: %.200s is damaged: its bytes are not those of its "
 		    "checksum, or can't be read; it was not copied", l->root, from);
@@ -362,7 +363,7 @@ local_unshare(struct backend *b, const char *key, struct error *err)
 		return r;
 	r = in < 0 ? in : local_meta_tag(in, &st, &tag);
 	if (r == 0)
-		r = duplicate(l, in, &tag, key, sum);
+		r = duplicate(l, in, &tag, key, &st, sum);
 	if (r == -EIO)
 		return error_set(err, r, "local store %s: the staged file that %.200s is linked to was "
 		    "changed before the link was broken, or can't be read", l->root, key);

@@ -61,6 +61,10 @@ void local_temp_drop(struct local *l, struct local_temp *t);	/* close and remove
  * parents, and sync the names.  The temporary name is gone on success. */
 int local_publish(struct local *l, struct local_temp *t, const char *key, bool if_absent);
 
+/* The same over a key only while the file `was` stands there: what was removed meanwhile stays so, and
+ * what was put stays too (0). */
+int local_replace(struct local *l, struct local_temp *t, const char *key, const struct stat *was);
+
 /* Remove directories above the key that have become empty. */
 void local_prune(struct local *l, const char *key);
 

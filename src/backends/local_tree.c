@@ -518,6 +518,29 @@ local_publish(struct local *l, struct local_temp *t, const char *key, bool if_ab
 	return -EAGAIN;
 }
 
+int
+local_replace(struct local *l, struct local_temp *t, const char *key, const struct stat *was)
+{
+	const char *base;
+	CLEANUP_CLOSE int parent_fd = open_parent(l, key, &base);
+	struct stat st;
+
+	if (parent_fd < 0)
+		return parent_fd;
+	if (renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE) < 0) {
+		if (errno == EINVAL)		/* not on this file system */
+			return local_publish(l, t, key, false);
+		if (errno != ENOENT)
+			return -errno;
+		local_prune(l, key);		/* removed: it is to stay so */
+		return 0;
+	}
+	/* What stood there has the temporary name now.  Another object goes back. */
+	if (fstatat(l->tmp_fd, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino != was->st_ino)
+		(void)renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE);
+	return fsync(parent_fd) < 0 ? -errno : 0;
+}
+
 void
 local_prune(struct local *l, const char *key)
 {

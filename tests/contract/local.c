@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -297,6 +298,38 @@ test_link_and_unshare(void **state)
 	assert_true(tag.mtime_ns == 1600000000123456789);
 }
 
+static void *
+unshare_it(void *arg)
+{
+	struct error err = {0};
+
+	*(int *)arg = backend_unshare(rig.b, "link/gone", &err);
+	return NULL;
+}
+
+/* Who is about to write to a file that is being removed must not bring its object back. */
+static void
+test_what_is_removed_while_it_is_unshared_stays_removed(void **state)
+{
+	CLEANUP_CLOSE int fd = rig_file(300000, 31);
+	struct object_put put = rig_object(fd, 300000);
+	struct error err = {0};
+	pthread_t thread;
+	int i, r;
+
+	(void)state;
+	put.flags = OBJECT_PUT_MAY_LINK;
+	for (i = 0; i < 100; i++) {
+		assert_ok(backend_put(rig.b, "link/gone", &put, NULL, NULL, &err));
+		assert_int_equal(pthread_create(&thread, NULL, unshare_it, &r), 0);
+		(void)usleep((useconds_t)(i * 20));
+		assert_ok(backend_remove(rig.b, "link/gone", &err));
+		assert_int_equal(pthread_join(thread, NULL), 0);
+		assert_int_equal(r, 0);
+		assert_int_equal(backend_stat(rig.b, "link/gone", NULL, &err), -ENOENT);
+	}
+}
+
 static void
 test_link_broken_too_late(void **state)
 {
@@ -352,6 +385,7 @@ local_tests(size_t *ret_count)
 		cmocka_unit_test(test_no_urls),
 		cmocka_unit_test(test_bad_roots),
 		cmocka_unit_test(test_link_and_unshare),
+		cmocka_unit_test(test_what_is_removed_while_it_is_unshared_stays_removed),
 		cmocka_unit_test(test_link_broken_too_late),
 		cmocka_unit_test(test_link_of_unlinked_and_longer_files),
 		cmocka_unit_test(test_nothing_is_left_behind),
