@@ -246,7 +246,7 @@ open_root(struct local *l, bool create, struct error *err)
 	return l->root_fd >= 0 ? 0 : local_fail(l, -errno, "opening the directory", "", err);
 }
 
-/* Does the directory hold nothing but what `but` names (NULL: nothing)?  Also one that isn't there. */
+/* Does the directory hold nothing but what `but` names (NULL at its end)?  Also one that isn't there. */
 static int
 holds_only(int root_fd, const char *name, const char *const but[])
 {

@@ -17,36 +17,30 @@ care_run(void *arg)
 	int64_t snapshot_at = clock_mono_ns() + care->cfg->snapshot_interval;
 	struct error err = { 0 };
 
-	pthread_mutex_lock(&care->lock);
+	lock_take(&care->lock);
 	while (!care->stop) {
-		struct timespec until = ns_to_timespec(clock_mono_ns() + CARE_EVERY_NS);
-
-		(void)pthread_cond_timedwait(&care->cond, &care->lock, &until);
-		pthread_mutex_unlock(&care->lock);
+		(void)lock_wait(&care->lock, &care->stopped, clock_mono_ns() + CARE_EVERY_NS);
+		lock_drop(&care->lock);
 		index_checkpoint(care->index);
 		if (care->cfg->snapshot_interval > 0 && clock_mono_ns() > snapshot_at) {
 			if (index_snapshot(care->index, &err) < 0)
 				log_err("%s", error_text(&err));
 			snapshot_at = clock_mono_ns() + care->cfg->snapshot_interval;
 		}
-		pthread_mutex_lock(&care->lock);
+		lock_take(&care->lock);
 	}
-	pthread_mutex_unlock(&care->lock);
+	lock_drop(&care->lock);
 	return NULL;
 }
 
 int
 care_start(struct care *care, struct index *ix, const struct config *cfg)
 {
-	pthread_condattr_t attr;
 	int r;
 
 	*care = (struct care){ .index = ix, .cfg = cfg };
-	(void)pthread_mutex_init(&care->lock, NULL);
-	(void)pthread_condattr_init(&attr);
-	(void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	(void)pthread_cond_init(&care->cond, &attr);
-	(void)pthread_condattr_destroy(&attr);
+	lock_init(&care->lock, RANK_QUEUE);
+	lock_cond_init(&care->stopped);
 	r = -pthread_create(&care->thread, NULL, care_run, care);
 	care->runs = r == 0;
 	return r;
@@ -57,10 +51,10 @@ care_stop(struct care *care)
 {
 	if (!care->runs)
 		return;
-	pthread_mutex_lock(&care->lock);
+	lock_take(&care->lock);
 	care->stop = true;
-	(void)pthread_cond_signal(&care->cond);
-	pthread_mutex_unlock(&care->lock);
+	(void)pthread_cond_signal(&care->stopped);
+	lock_drop(&care->lock);
 	(void)pthread_join(care->thread, NULL);
 	care->runs = false;
 }

@@ -3,6 +3,7 @@
 #define TBFS_CMD_CARE_H
 
 /* A thread that looks after the index: checkpoints, snapshots. */
+#include "base/lock.h"
 #include "config.h"
 #include "index/index.h"
 
@@ -13,8 +14,8 @@ struct care {
 	const struct config *cfg;	/* asked each time: it can be reloaded */
 	pthread_t thread;
 	bool runs;
-	pthread_mutex_t lock;
-	pthread_cond_t cond;
+	struct lock lock;		/* RANK_QUEUE */
+	pthread_cond_t stopped;
 	bool stop;			/* lock */
 };
 
