@@ -242,7 +242,8 @@ is_short(struct core *c, uint64_t coming, uint64_t *ret_available)
 void
 core_make_room(struct core *c)
 {
-	uint64_t coming = atomic_load(&c->given_up), before, now;
+	uint64_t coming = atomic_load(&c->given_up), before;
+	struct staging_space now;
 	int i;
 
 	if (coming == 0 || !is_short(c, coming, &before))
@@ -250,8 +251,10 @@ core_make_room(struct core *c)
 	for (i = 0; i < FORGET_WAITS && !core_reap(c); i++)
 		(void)usleep(FORGET_WAIT_US);
 	core_collect(c, false);
-	/* An object may share the blocks: the scheduler was told of it. */
-	for (i = 0; i < FREE_WAITS && is_short(c, 0, &now) && now < before + coming / 2; i++)
+	/* An object may share the blocks: the scheduler was told of it.  A large one goes piece by piece, and
+	 * others may take some of it meanwhile. */
+	for (i = 0; i < FREE_WAITS && staging_space(c->st, &now) == 0 &&
+	    now.available < before + coming - coming / 8; i++)
 		(void)usleep(FORGET_WAIT_US);
 	/* What didn't come by now (somebody holds it by a path) nobody waits for again. */
 	came_back(c, coming);
