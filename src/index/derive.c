@@ -36,6 +36,28 @@ index_keep_done(struct index *ix, uint64_t keep, int64_t since)
 }
 
 int
+index_derived_begin(struct index *ix, uint64_t ino, uint64_t keep, const char *path)
+{
+	/* Version 0 is none of the pipeline's; an entry of meta.json stays until there is a new one. */
+	return db_once(ix, "INSERT INTO derivation VALUES(?,0,0,0,?,?,'') ON CONFLICT(ino) DO UPDATE SET"
+	    " version=0, keep=excluded.keep, path=excluded.path", "iib", (int64_t)ino, (int64_t)keep, path,
+	    (int)strlen(path));
+}
+
+int
+index_derived_at(struct index *ix, uint64_t keep, const char *path, uint64_t *ret_ino)
+{
+	struct db *db = db_read(ix);
+	int64_t ino = 0;
+	int r = db_int(db, &ino, "SELECT ino FROM derivation WHERE keep=? AND path=?", "ib", (int64_t)keep,
+	    path, (int)strlen(path));
+
+	db_read_done(db);
+	*ret_ino = (uint64_t)ino;
+	return r;
+}
+
+int
 index_derived_set(struct index *ix, const struct derivation *d, int64_t keep_due)
 {
 	struct db *db = &ix->writer;
@@ -145,7 +167,7 @@ index_keep_files(struct index *ix, uint64_t keep,
 	    " n.mode&61440=16384 FROM tree t JOIN dentry d ON d.parent=t.ino"
 	    " JOIN inode n ON n.ino=d.ino WHERE t.dir AND n.flags&1=0)"
 	    " SELECT t.path, v.json," INODE_COLUMNS " FROM tree t JOIN derivation v ON v.ino=t.ino"
-	    " JOIN inode i ON i.ino=t.ino ORDER BY t.path", "i", (int64_t)keep);
+	    " JOIN inode i ON i.ino=t.ino WHERE v.json<>'' ORDER BY t.path", "i", (int64_t)keep);
 	while (r == 0 && (r = db_step(db, q)) == 1) {
 		struct keep_file f = { .path = (const char *)sqlite3_column_text(q, 0),
 			.json = (const char *)sqlite3_column_text(q, 1) };

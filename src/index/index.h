@@ -445,8 +445,13 @@ struct derivation {
 	bool failed;
 	uint64_t keep;			/* where its derivatives stand: below this keep, */
 	char *path;			/* in thumbs/<path>/; malloc'd */
-	char *json;			/* its entry in meta.json without size and mtime; malloc'd */
+	char *json;			/* its entry in meta.json without size and mtime, or ""; malloc'd */
 };
+/* The place, where nobody else's derivatives stand, is this original's from now on: whatever it has
+ * elsewhere must be gone.  It counts as derived when index_derived_set() says so. */
+int index_derived_begin(struct index *ix, uint64_t ino, uint64_t keep, const char *path);
+/* Whose place it is; -ENOENT: nobody's. */
+int index_derived_at(struct index *ix, uint64_t keep, const char *path, uint64_t *ret_ino);
 /* Remember what was derived from this generation, and that the keep's meta.json is to be
  * written at `keep_due`; -ESTALE when the generation moved. */
 int index_derived_set(struct index *ix, const struct derivation *d, int64_t keep_due);

@@ -187,8 +187,9 @@ index_mark_lost(struct index *ix, uint64_t ino)
 	if (r == 0)
 		r = db_run(db, "UPDATE object SET generation=(SELECT generation FROM inode WHERE ino=?1)"
 		    " WHERE id=(SELECT object FROM inode WHERE ino=?1)", "i", (int64_t)ino);
+	/* What stands in its place is of the bytes that are lost. */
 	if (r == 0)
-		r = db_run(db, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino);
+		r = db_run(db, "UPDATE derivation SET version=0, failed=0, json='' WHERE ino=?", "i", (int64_t)ino);
 	if (r == 0)
 		r = work_done(db, WORK_UPLOAD, ino);
 	return db_end(ix, r);

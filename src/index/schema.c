@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-	SCHEMA_VERSION = 3,
+	SCHEMA_VERSION = 4,
 	APPLICATION_ID = 0x74626673,	/* "tbfs" */
 };
 
@@ -48,6 +48,17 @@ enum {
 	"UPDATE inode SET nlink=0 WHERE (flags & 1)<>0 AND nlink>0" \
 	" AND NOT EXISTS(SELECT 1 FROM dentry d WHERE d.ino=inode.ino);" \
 	"DROP TABLE dentry_2;"
+
+/* A place of derivatives is one original's. */
+#define SCHEMA_PLACE "CREATE UNIQUE INDEX derivation_place ON derivation(keep, path);"
+
+/* What version 4 changed: nobody knew whose it is where two said so. */
+#define SHARED "WHERE (keep, path) IN (SELECT keep, path FROM derivation GROUP BY 1, 2 HAVING count(*)>1);"
+#define SCHEMA_4 \
+	"INSERT OR IGNORE INTO work(kind,id,since,due,attempts,stuck,error)" \
+	" SELECT 6, ino, 0, 0, 0, 0, '' FROM derivation " SHARED \
+	"DELETE FROM derivation " SHARED \
+	SCHEMA_PLACE
 
 static const char schema_sql[] =
 	"CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -78,6 +89,7 @@ static const char schema_sql[] =
 	"CREATE TABLE derivation(ino INTEGER PRIMARY KEY, generation INTEGER NOT NULL,"
 	" version INTEGER NOT NULL, failed INTEGER NOT NULL, keep INTEGER NOT NULL, path BLOB NOT NULL,"
 	" json TEXT NOT NULL);"
+	SCHEMA_PLACE
 	SCHEMA_2
 	"INSERT INTO meta VALUES('object_seq',0),('sequence_limit',2),('clean',1),('life',''),('fresh',1);";
 
@@ -191,7 +203,7 @@ schema_verify(sqlite3 *h, char *ret_words, size_t room)
 }
 
 /* From the version that is its place to the next. */
-static const char *const upgrades[SCHEMA_VERSION] = { [1] = SCHEMA_2, [2] = SCHEMA_3 };
+static const char *const upgrades[SCHEMA_VERSION] = { [1] = SCHEMA_2, [2] = SCHEMA_3, [3] = SCHEMA_4 };
 
 /* One transaction, after a copy that can be gone back to. */
 static int

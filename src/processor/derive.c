@@ -3,12 +3,13 @@
  * One original: what is to be done for it, and doing it.
  *
  *   gone, or no longer in a keep     its derivatives go
- *   derived already, elsewhere       they are moved; nothing is decoded, unless another's are there
+ *   derived already, elsewhere       they are moved; nothing is decoded
  *   derived already, here            mode, owner and time follow the original
  *   else                             a worker looks at it
  *
  * A result belongs to the generation that was read: the index drops it when that moved,
- * and a file that fails has its reason in meta.json and keeps nobody waiting.
+ * and a file that fails has its reason in meta.json and keeps nobody waiting.  place.c
+ * knows where all that stands.
  */
 #include "processor/private.h"
 
@@ -28,118 +29,6 @@
 #define POOL_RETRY_NS (10 * NSEC_PER_SEC)
 #define BUSY_NS (NSEC_PER_SEC / 2)
 
-static void
-keep_touch(struct processor *p, uint64_t keep)
-{
-	(void)index_keep_touch(p->ix, keep, clock_wall_ns() + KEEP_DELAY_NS);
-}
-
-/* Remove what stands in thumbs/<path> unless another original has that path by now. */
-static void
-remove_thumbs(struct processor *p, const struct derivation *d)
-{
-	CLEANUP_FREE char *keep_path = NULL;
-	CLEANUP_FREE char *path = NULL;
-	CLEANUP_FREE char *thumbs = NULL;
-	struct inode other;
-
-	if (index_path(p->ix, d->keep, &keep_path) < 0)
-		return;
-	if (asprintf(&path, "%s/%s", keep_path, d->path) < 0 ||
-	    asprintf(&thumbs, "thumbs/%s", d->path) < 0)
-		return;
-	if (core_resolve(p->core, path, &other) == 0 && other.ino != d->ino && S_ISREG(other.mode))
-		return;
-	(void)core_derived_remove(p->core, d->keep, thumbs);
-	(void)core_derived_remove_empty(p->core, d->keep, thumbs);
-}
-
-/* What was derived goes from where it stands. */
-static void
-withdraw(struct processor *p, const struct derivation *d)
-{
-	remove_thumbs(p, d);
-	(void)index_derived_forget(p->ix, d->ino);
-	keep_touch(p, d->keep);
-}
-
-/* The original has gone, or left the keeps. */
-static void
-forget(struct processor *p, uint64_t ino)
-{
-	struct derivation d;
-
-	if (index_derived_get(p->ix, ino, &d) == 0) {
-		withdraw(p, &d);
-		derivation_release(&d);
-	}
-	(void)index_work_done(p->ix, WORK_DERIVE, ino);
-}
-
-/* ---- derived already ---- */
-
-/* It may have moved again, or changed hands, while it was worked on; what was queued for that
- * went with this job's row. */
-static void
-look_again(struct processor *p, const struct inode *i, const struct keep_path *k)
-{
-	struct keep_path now = { .rest = NULL };
-	struct inode row;
-
-	if (index_get(p->ix, i->ino, &row) < 0)
-		return;
-	if (core_keep_path(p->core, i->ino, &now) < 0 || now.ino != k->ino ||
-	    strcmp(now.rest, k->rest) != 0 || row.mode != i->mode || row.uid != i->uid ||
-	    row.gid != i->gid || row.mtime != i->mtime)
-		(void)index_work_add(p->ix, WORK_DERIVE, i->ino, clock_wall_ns());
-	keep_path_release(&now);
-}
-
-static void
-follow(struct processor *p, const struct inode *i, const struct keep_path *k, const struct derivation *d)
-{
-	CLEANUP_FREE char *from = NULL;
-	CLEANUP_FREE char *to = NULL;
-	struct derived_file f = { .keep = k->ino, .mode = i->mode & 0666, .uid = i->uid, .gid = i->gid,
-		.mtime = i->mtime };
-	char *slash;
-	int r;
-
-	if (asprintf(&from, "thumbs/%s", d->path) < 0 || asprintf(&to, "thumbs/%s", k->rest) < 0)
-		return;
-	if (d->keep != k->ino || strcmp(d->path, k->rest) != 0) {
-		slash = strrchr(to, '/');
-		*slash = '\0';
-		f.dir_path = to;
-		f.name = slash + 1;
-		r = core_derived_rename(p->core, &f, d->keep, from);
-		*slash = '/';
-		if (r < 0 && r != -ENOENT) {
-			/* Another's are there, which go with it or are about to move themselves. */
-			withdraw(p, d);
-			return;
-		}
-		(void)core_derived_remove_empty(p->core, d->keep, from);
-		(void)index_derived_moved(p->ix, i->ino, k->ino, k->rest);
-		if (d->keep != k->ino)
-			keep_touch(p, d->keep);
-	}
-	f.dir_path = to;
-	(void)core_derived_attrs(p->core, &f);
-	keep_touch(p, k->ino);
-	(void)index_work_done(p->ix, WORK_DERIVE, i->ino);
-	look_again(p, i, k);
-}
-
-/* ---- derive ---- */
-
-struct derive {
-	struct processor *p;
-	struct node *node;
-	struct inode inode;
-	const struct keep_path *keep;
-};
-
 static bool
 derive_cancelled(void *arg)
 {
@@ -152,12 +41,12 @@ derive_cancelled(void *arg)
 static int
 place_thumb(const struct derive *d, const char *dir, const struct extract_thumb *t)
 {
-	struct derived_file f = { .keep = d->keep->ino, .dir_path = dir, .name = t->name,
-		.mode = d->inode.mode & 0666, .uid = d->inode.uid, .gid = d->inode.gid,
-		.mtime = d->inode.mtime };
+	struct derived_file f = place_like(d);
 	CLEANUP_CLOSE int fd = staging_scratch(core_staging(d->p->core));
 	int r;
 
+	f.dir_path = dir;
+	f.name = t->name;
 	if (fd < 0)
 		return fd;
 	r = copy_range(t->fd, 0, fd, 0, t->size);
@@ -195,23 +84,21 @@ complete_json(const struct extract_result *res, bool taken)
 }
 
 static int
-commit(const struct derive *d, const struct extract_result *res)
+commit_here(const struct derive *d, const struct extract_result *res)
 {
 	struct derivation v = { .ino = d->inode.ino, .generation = d->inode.generation,
-		.version = PIPELINE_VERSION, .failed = res->failed, .keep = d->keep->ino,
-		.path = d->keep->rest };
+		.version = PIPELINE_VERSION, .failed = res->failed, .keep = d->at.ino, .path = d->at.rest };
 	CLEANUP_FREE char *dir = NULL;
 	bool taken = false;
 	unsigned i;
-	int r = 0;
+	int r;
 
-	if (asprintf(&dir, "thumbs/%s", d->keep->rest) < 0)
+	if (asprintf(&dir, "thumbs/%s", d->at.rest) < 0)
 		return -ENOMEM;
-	if (derive_cancelled((void *)(uintptr_t)d))
-		return -ESTALE;
-	if (res->n_thumbs == 0) {
-		(void)core_derived_remove(d->p->core, d->keep->ino, dir);
-		(void)core_derived_remove_empty(d->p->core, d->keep->ino, dir);
+	r = place_claim(d);
+	if (r == 0 && res->n_thumbs == 0) {
+		(void)core_derived_remove(d->p->core, d->at.ino, dir);
+		(void)core_derived_remove_empty(d->p->core, d->at.ino, dir);
 	}
 	for (i = 0; i < res->n_thumbs && r == 0; i++)
 		r = place_thumb(d, dir, &res->thumbs[i]);
@@ -225,6 +112,20 @@ commit(const struct derive *d, const struct extract_result *res)
 		return -ENOMEM;
 	r = index_derived_set(d->p->ix, &v, clock_wall_ns() + KEEP_DELAY_NS);
 	free(v.json);
+	return r;
+}
+
+static int
+commit(struct derive *d, const struct extract_result *res)
+{
+	int r = place_begin_at(d);
+
+	if (r < 0)
+		return r;
+	r = derive_cancelled(d) ? -ESTALE : commit_here(d, res);
+	place_end(d->p);
+	if (r == 0)
+		place_look_again(d);
 	return r;
 }
 
@@ -252,12 +153,10 @@ derive(struct derive *d)
 		    "its staged bytes can't be opened");
 		return;
 	}
-	r = extract_pool_run(p->pool, fd, d->inode.size, d->keep->rest, derive_cancelled, d, &res, &err);
+	r = extract_pool_run(p->pool, fd, d->inode.size, d->at.rest, derive_cancelled, d, &res, &err);
 	(void)close(fd);
 	if (r == 0) {
 		r = commit(d, &res);
-		if (r == 0)
-			look_again(p, &d->inode, d->keep);
 		/* It, or its folder, is gone. */
 		if (r == -ENOENT)
 			r = -ESTALE;
@@ -270,7 +169,7 @@ derive(struct derive *d)
 		(void)index_work_defer(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + BUSY_NS,
 		    WAIT_NONE);
 	} else if (r < 0) {
-		log_err("%s: %s", d->keep->rest, error_text(&err));
+		log_err("%s: %s", d->at.rest, error_text(&err));
 		(void)index_work_failed(p->ix, WORK_DERIVE, d->inode.ino, clock_wall_ns() + POOL_RETRY_NS,
 		    false, error_text(&err));
 	}
@@ -297,8 +196,6 @@ void
 derive_run(struct processor *p, uint64_t ino)
 {
 	struct derive d = { .p = p };
-	struct derivation v = { .path = NULL };
-	struct keep_path k;
 	int r = core_settle(p->core, ino, &d.inode);
 
 	if (r == -EBUSY) {
@@ -310,33 +207,20 @@ derive_run(struct processor *p, uint64_t ino)
 		return;
 	}
 	if (r < 0 || !S_ISREG(d.inode.mode) || (d.inode.flags & INODE_DERIVED) != 0 ||
-	    core_keep_path(p->core, ino, &k) < 0) {
-		forget(p, ino);
+	    place_find(p, ino, &d.at) < 0) {
+		place_forget(p, ino);
 		return;
 	}
-	if (strncmp(k.rest, "thumbs/", 7) == 0) {
-		keep_path_release(&k);
-		forget(p, ino);
-		return;
-	}
-	d.keep = &k;
-	if (policy_is_temporary(last_name(k.rest)) && !has_waited(p, ino)) {
+	if (policy_is_temporary(last_name(d.at.rest)) && !has_waited(p, ino)) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() +
 		    core_temp_delay(p->core), WAIT_RENAME);
-	} else if (index_derived_get(p->ix, ino, &v) == 0 && v.version == PIPELINE_VERSION &&
-	    v.generation == d.inode.generation) {
-		follow(p, &d.inode, &k, &v);
-	} else {
-		/* Moved and changed: nobody would find what stands at its former place. */
-		if (v.path != NULL && (v.keep != k.ino || strcmp(v.path, k.rest) != 0))
-			withdraw(p, &v);
+	} else if (!place_follow(&d)) {
 		d.node = core_pin(p->core, ino);
 		if (d.node != NULL)
 			derive(&d);
 		core_unpin(p->core, d.node);
 	}
-	derivation_release(&v);
-	keep_path_release(&k);
+	keep_path_release(&d.at);
 }
 
 /* ---- what getxattr says ---- */
@@ -371,7 +255,9 @@ processor_getxattr(struct processor *p, uint64_t ino, const char *what, void *bu
 		return answer("pending", buf, room);
 	if (index_derived_get(p->ix, ino, &d) < 0)
 		return -ENODATA;
-	if (progress) {
+	if (d.json[0] == '\0') {
+		n = -ENODATA;
+	} else if (progress) {
 		n = answer(d.failed ? "failed" : "done", buf, room);
 	} else {
 		entry = json_loads(d.json, 0, NULL);

@@ -51,6 +51,7 @@ struct processor {
 	size_t n_rings;
 	uint64_t running[JOBS_MAX];	/* originals being derived; 0: free */
 	size_t n_running;
+	bool placing;			/* a job is at the places of derivatives */
 };
 
 /* bell.c */
@@ -58,6 +59,33 @@ int bell_start(struct processor *p);
 void bell_stop(struct processor *p);
 void ring_add(struct processor *p, uint64_t ino);	/* after a quiet period */
 void ring_at(struct processor *p, uint64_t ino, int64_t at);	/* monotonic ns */
+
+/* One original that is looked at. */
+struct derive {
+	struct processor *p;
+	struct node *node;
+	struct inode inode;
+	struct keep_path at;		/* where it is */
+};
+
+/* place.c.  Where an original is, in its keep; -ENOENT: in none, or where derivatives stand. */
+int place_find(struct processor *p, uint64_t ino, struct keep_path *ret_at);
+/* Nobody else is at the places until place_end(), and d->at is where the original is now; -ESTALE: it is in
+ * no keep any more, and nothing was begun. */
+int place_begin_at(struct derive *d);
+void place_end(struct processor *p);
+/* Between the two: the place is this original's, and it has no other; what stands there is its own. */
+int place_claim(const struct derive *d);
+/* A derived file as its original, but for its name. */
+struct derived_file place_like(const struct derive *d);
+/* What was derived from it is where it belongs now.  False when it is to be derived: it never was, has
+ * changed, or what was derived can't be moved. */
+bool place_follow(struct derive *d);
+/* What was derived from it goes. */
+void place_forget(struct processor *p, uint64_t ino);
+/* After the work: it may have moved again, or changed hands; what was queued for that went with the row
+ * that is done. */
+void place_look_again(const struct derive *d);
 
 /* derive.c: carry out the derivation of one original, or find that there is nothing to do. */
 void derive_run(struct processor *p, uint64_t ino);

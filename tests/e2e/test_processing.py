@@ -388,6 +388,37 @@ def test_what_is_derived_follows_the_oldest_name(new_mount):
     assert all(thumbs_of(keep, name) == sorted(SIZES) for name in names)
 
 
+def test_a_name_is_anothers_before_its_former_owner_is_followed(new_mount):
+    """Nobody gets what was derived from another: the former owner is open, so it can't be followed yet."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "orient_1.jpg", "a.jpg")
+    put(keep, "canon_r5_exif.jpg", "c.jpg")
+    mount.sync(derived=True)
+    first, other = (read(keep / "thumbs" / n / "256.webp") for n in ("a.jpg", "c.jpg"))
+    assert first != other
+    with open(keep / "a.jpg", "r+b"):
+        os.rename(keep / "a.jpg", keep / "b.jpg")
+        put(keep, "canon_r5_exif.jpg", "a.jpg")
+        wait_until(lambda: read(keep / "thumbs" / "a.jpg" / "256.webp") == other)
+    wait_until(lambda: derive_jobs(mount) == 0 and thumbs_of(keep, "b.jpg") == sorted(SIZES), 20)
+    assert [read(keep / "thumbs" / n / "256.webp") for n in ("a.jpg", "b.jpg", "c.jpg")] == [other, first, other]
+
+
+def test_what_was_derived_from_a_replaced_file_goes(new_mount):
+    """Also while what replaced it is not derived, and before that has gone in turn."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "orient_1.jpg", "a.jpg")
+    mount.sync(derived=True)
+    with open(keep / "new.jpg", "wb") as f:
+        f.write(read(MEDIA / "orient_6.jpg"))
+        os.rename(keep / "new.jpg", keep / "a.jpg")
+        wait_until(lambda: thumbs_of(keep, "a.jpg") == [], 20)
+    mount.sync(derived=True)
+    assert thumbs_of(keep, "a.jpg") == sorted(SIZES)
+
+
 def test_moved_and_changed_before_anybody_looked(new_mount):
     """Nothing stays at the former place."""
     mount = new_mount(quiet_period="1s").start()

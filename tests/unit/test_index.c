@@ -819,6 +819,8 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 {
 	struct usage limit = { .files = 1 };
 	struct inode inode;
+	uint64_t original;
+	struct work work;
 	struct rig rig;
 	char value[8];
 	int number;
@@ -828,7 +830,7 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	assert_int_equal(index_create(rig.ix, INDEX_ROOT, "a", &file_tmpl, NULL, &inode), 0);
 	assert_int_equal(index_xattr_set(rig.ix, inode.ino, "user.a", "1", 1, 0, 7), 0);
 	index_close(rig.ix, true);
-	on_file(&rig, "index.db", "DROP TABLE quota; UPDATE inode SET flags=0;"
+	on_file(&rig, "index.db", "DROP TABLE quota; UPDATE inode SET flags=0; DROP INDEX derivation_place;"
 	    "DROP INDEX dentry_name; DROP INDEX dentry_ino; ALTER TABLE dentry RENAME TO dentry_3;"
 	    "CREATE TABLE dentry(parent INTEGER NOT NULL, name BLOB NOT NULL, id INTEGER NOT NULL,"
 	    " ino INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID;"
@@ -840,6 +842,10 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	    "INSERT INTO inode SELECT 901, 16877, 2, uid, gid, rdev, size, atime, mtime, ctime, btime, 1,"
 	    " 0, 0, 0, 0, 0 FROM inode WHERE ino=1;"
 	    "INSERT INTO dentry VALUES(800, 'thumbs', 901, 901); INSERT INTO dentry VALUES(901, 'lost', 900, 900);"
+	    /* Two originals whose derivatives stood at one place, and one by itself. */
+	    "INSERT INTO derivation VALUES(910, 1, 1, 0, 1, CAST('a.jpg' AS BLOB), '{}');"
+	    "INSERT INTO derivation VALUES(911, 1, 1, 0, 1, CAST('a.jpg' AS BLOB), '{}');"
+	    "INSERT INTO derivation VALUES(912, 1, 1, 0, 1, CAST('b.jpg' AS BLOB), '{}');"
 	    "PRAGMA user_version=1", NULL);
 	rig_open(&rig);
 	take_snapshot(&rig);
@@ -851,6 +857,11 @@ test_an_older_schema_is_upgraded_after_a_snapshot(void **state)
 	assert_int_equal(inode.nlink, 0);
 	assert_int_equal(index_get(rig.ix, 901, &inode), 0);
 	assert_int_equal(inode.nlink, 0);
+	assert_int_equal(index_derived_at(rig.ix, 1, "a.jpg", &original), -ENOENT);
+	assert_int_equal(index_work_get(rig.ix, WORK_DERIVE, 910, &work), 0);
+	assert_int_equal(index_work_get(rig.ix, WORK_DERIVE, 911, &work), 0);
+	assert_int_equal(index_derived_at(rig.ix, 1, "b.jpg", &original), 0);
+	assert_int_equal(original, 912);
 	/* What the new one knows works, and what the old one held is there. */
 	assert_int_equal(index_lookup(rig.ix, INDEX_ROOT, "a", &inode), 0);
 	assert_int_equal(index_xattr_get(rig.ix, inode.ino, "user.a", value, sizeof(value)), 1);
