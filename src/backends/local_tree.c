@@ -406,7 +406,7 @@ make_parents(struct local *l, const char *dir)
 
 /* Open the directory of `key`, making it.  *ret_base is the last component, inside key. */
 static int
-open_parent(struct local *l, const char *key, const char **ret_base)
+open_parent(struct local *l, const char *key, bool make, const char **ret_base)
 {
 	char dir[BACKEND_KEY_MAX + 1] = ".";
 	const char *slash = strrchr(key, '/');
@@ -420,7 +420,7 @@ open_parent(struct local *l, const char *key, const char **ret_base)
 	(void)pthread_rwlock_rdlock(&l->dirs);
 	fd = local_open(l, dir, O_RDONLY | O_DIRECTORY);
 	(void)pthread_rwlock_unlock(&l->dirs);
-	if (fd != -ENOENT)
+	if (fd != -ENOENT || !make)
 		return fd;
 	(void)pthread_rwlock_wrlock(&l->dirs);
 	r = make_parents(l, dir);
@@ -461,12 +461,19 @@ remove_empty_tree(int parent_fd, const char *name, int depth)
 	return r == -ENOTDIR ? -ENOTEMPTY : r;
 }
 
+/* Not every file system, nor every kernel, has the flags of renameat2(). */
+static bool
+lacks_flag(int e)
+{
+	return e == EINVAL || e == ENOSYS;
+}
+
 static int
 rename_if_absent(int from_fd, const char *from, int to_fd, const char *to)
 {
 	if (renameat2(from_fd, from, to_fd, to, RENAME_NOREPLACE) == 0)
 		return 0;
-	if (errno != EINVAL && errno != ENOSYS)
+	if (!lacks_flag(errno))
 		return -errno;
 	/* NFS has no RENAME_NOREPLACE; a link does not replace either. */
 	if (linkat(from_fd, from, to_fd, to, 0) < 0)
@@ -479,7 +486,7 @@ static int
 publish_once(struct local *l, struct local_temp *t, const char *key, bool if_absent)
 {
 	const char *base;
-	CLEANUP_CLOSE int parent_fd = open_parent(l, key, &base);
+	CLEANUP_CLOSE int parent_fd = open_parent(l, key, true, &base);
 	struct stat st;
 	int r;
 
@@ -522,19 +529,17 @@ int
 local_replace(struct local *l, struct local_temp *t, const char *key, const struct stat *was)
 {
 	const char *base;
-	CLEANUP_CLOSE int parent_fd = open_parent(l, key, &base);
+	CLEANUP_CLOSE int parent_fd = open_parent(l, key, false, &base);
 	struct stat st;
+	int r = parent_fd < 0 ? parent_fd : 0;
 
-	if (parent_fd < 0)
-		return parent_fd;
-	if (renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE) < 0) {
-		if (errno == EINVAL)		/* not on this file system */
+	if (r == 0 && renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE) < 0) {
+		if (lacks_flag(errno))
 			return local_publish(l, t, key, false);
-		if (errno != ENOENT)
-			return -errno;
-		local_prune(l, key);		/* removed: it is to stay so */
-		return 0;
+		r = -errno;
 	}
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;		/* removed: it is to stay so */
 	/* What stood there has the temporary name now.  Another object goes back. */
 	if (fstatat(l->tmp_fd, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino != was->st_ino)
 		(void)renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE);

@@ -116,25 +116,28 @@ node_raise(struct core *c, struct node *n)
 	struct inode inode;
 	int r;
 
+	node_lock(c, n);
+	/* `raising` stops an upload that might link the file to its object. */
+	atomic_fetch_add(&n->raising, 1);
 	for (;;) {
-		node_lock(c, n);
-		/* `raising` stops an upload that might link the file to its object. */
-		atomic_fetch_add(&n->raising, 1);
 		while (n->linking)
 			(void)lock_wait(&c->stripes[stripe], &c->linked[stripe], 0);
-		atomic_fetch_sub(&n->raising, 1);
 		r = raise_locked(c, n);
 		if (r != -EAGAIN)
-			return r;
+			break;
+		/* One breaks the link: the bytes that it copies would change under another. */
+		n->linking = true;
 		node_unlock(c, n);
 		r = index_get(c->ix, n->ino, &inode);
 		if (r == 0)
 			r = break_link(c, &inode);
-		if (r < 0) {
-			node_lock(c, n);
-			return r;
-		}
+		core_link_end(c, n);
+		node_lock(c, n);
+		if (r < 0)
+			break;
 	}
+	atomic_fetch_sub(&n->raising, 1);
+	return r;
 }
 
 void

@@ -26,7 +26,7 @@ struct node {
 	bool named;			/* the staged file's name is durable */
 	bool queued;			/* an upload was queued since the last raise */
 	bool still;			/* a lease was granted since the last writer: nobody can change it */
-	bool linking;			/* a backend may be linking the staged file right now */
+	bool linking;			/* the staged file is being linked to its object, or the link broken */
 	_Atomic unsigned raising;	/* somebody waits for that to end, to change the bytes */
 	uint64_t synced_generation;	/* its row says durably that an fsync covered it */
 	_Atomic uint64_t generation;	/* 0: not read yet */

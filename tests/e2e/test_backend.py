@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -490,6 +491,26 @@ def test_a_mapping_written_at_the_very_end(stored):
     m.close()
     wait_until(lambda: stored.objects().get(b"a", b"")[:6] == b"ABCDEF")
     assert read(path)[:6] == b"ABCDEF"
+
+
+def test_many_open_a_stored_file_to_write(new_mount):
+    """Its object, which shares its blocks, gets its own once, from bytes that nobody changes meanwhile."""
+    mount = new_mount(derived="off", quiet_period="200ms").start()
+    data = noise(100_000_000)
+    write(mount.path / "f", data)
+    mount.sync()
+    assert os.stat(mount.objects_dir / "f").st_nlink == 2
+    start = threading.Barrier(8)
+
+    def change(n):
+        start.wait()
+        with open(mount.path / "f", "r+b") as f:
+            os.pwrite(f.fileno(), b"x", len(data) - 1 - n)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(8)))
+    mount.sync()
+    assert read(mount.path / "f") == mount.objects()[b"f"] == data[:-8] + b"x" * 8
 
 
 def test_unlinked_before_upload_never_arrives(stored):
