@@ -34,13 +34,19 @@ detach(const char *mountpoint, bool lazy)
 	return locate_detach(mountpoint, lazy, &err) < 0 ? cmd_fail_error(EXIT_NOT_DONE, &err) : EXIT_DONE;
 }
 
+static bool
+is_there(const struct location *loc, struct locate_mount *ret_m)
+{
+	return locate_mount_at(loc->mountpoint, ret_m) && strcmp(ret_m->type, LOCATE_TYPE) == 0;
+}
+
 /* Another `tbfs umount` may have been faster: then it is as was asked for. */
 static bool
 is_gone(const struct location *loc)
 {
 	struct locate_mount m;
 
-	return !locate_mount_at(loc->mountpoint, &m) || strcmp(m.type, LOCATE_TYPE) != 0;
+	return !is_there(loc, &m);
 }
 
 /* Exit code of the drain, and what it left. */
@@ -156,7 +162,7 @@ umount_at(const struct location *loc, const struct umount_request *req)
 	if (locate_resolve(req->mountpoint, full) < 0 || strcmp(full, loc->mountpoint) != 0)
 		return cmd_fail(EXIT_USAGE, "%s is not a mountpoint; that is %s", req->mountpoint,
 		    loc->mountpoint);
-	if (!locate_mount_at(full, &m) || strcmp(m.type, LOCATE_TYPE) != 0)
+	if (!is_there(loc, &m))
 		return EXIT_DONE;	/* another was faster */
 	/* A directory of it, bind-mounted: the rest stays. */
 	if (strcmp(m.root, "/") != 0 && locate_count(m.dev) > 1)
