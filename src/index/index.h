@@ -416,9 +416,9 @@ struct move {
 	struct object from, to;
 	struct inode inode;
 };
-/* Claim a relocation to `key`: a new object row that owns it; or, with force_side, to break
- * a swap or where the path is no key (NULL), a side key.  -EALREADY it is where it belongs; -ESTALE it isn't stored now; -EBUSY
- * the key is owned by somebody who will leave. */
+/* Claim a relocation to `key`: a new object row that owns it; or, with force_side, to break a swap or
+ * where the path is no key (NULL), a side key.  -EALREADY it is where it belongs, and the work row is
+ * done; -ESTALE it isn't stored now; -EBUSY the key is owned by somebody who will leave. */
 int index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force_side,
     int64_t now, struct move *ret_move);
 /* A copy that failed leaves the claim as it is: the next try finds and repeats it. */

@@ -252,7 +252,7 @@ index_relocate_begin(struct index *ix, uint64_t ino, const char *key, bool force
 		return r;
 	r = inode_load(db, ino, &m.inode);
 	if (r == 0 && m.inode.object == 0)
-		r = -EALREADY;
+		r = -ESTALE;
 	if (r == 0)
 		r = object_load(db, m.inode.object, &m.from);
 	if (r == 0 && (key != NULL ? strcmp(m.from.key, key) == 0 : on_side(m.from.key))) {

@@ -749,6 +749,45 @@ test_what_was_cut_off_is_settled_where_there_is_no_server(void **state)
 	rig_down(&rig);
 }
 
+/* A new file of one name whose put is under way, or stored beside. */
+static uint64_t
+upload_to(struct rig *rig, uint64_t dir, const char *name, const char *key, bool done)
+{
+	struct staged_stat staged = { .size = 7, .mtime = 9, .ctime = 9 };
+	struct object stored = { .size = 7 };
+	struct inode inode;
+	struct upload up;
+
+	assert_int_equal(index_create(rig->ix, dir, name, &file_tmpl, NULL, &inode), 0);
+	assert_int_equal(index_mark_flushed(rig->ix, inode.ino, &staged, &quiet), 0);
+	assert_int_equal(index_mark_quiet(rig->ix, inode.ino, 1, true, &staged, &inode), 0);
+	assert_int_equal(index_upload_begin(rig->ix, inode.ino, 1, "local", key, false, 10, &up), 0);
+	if (done)
+		assert_int_equal(index_upload_done(rig->ix, &up, &stored, 10), 1);
+	return inode.ino;
+}
+
+/* Whose work row stayed was asked again at once, for as long as its first upload didn't get through. */
+static void
+test_who_owns_a_key_without_being_stored_is_asked_once(void **state)
+{
+	uint64_t dir, first, second;
+	struct work work;
+	struct move move;
+	struct rig rig;
+
+	(void)state;
+	rig_up(&rig);
+	dir = rig_dir(&rig, "d");
+	first = upload_to(&rig, dir, "moved", "d/a", false);
+	second = upload_to(&rig, dir, "a", "d/a", true);
+	assert_int_equal(index_relocate_begin(rig.ix, second, "d/a", false, 20, &move), -EBUSY);
+	assert_int_equal(index_work_get(rig.ix, WORK_RELOCATE, first, &work), 0);
+	/* -ESTALE ends the row; -EALREADY would mean that it is done already. */
+	assert_int_equal(index_relocate_begin(rig.ix, first, "d/moved", false, 20, &move), -ESTALE);
+	rig_down(&rig);
+}
+
 static void
 test_an_index_is_new_until_a_recovery_ended(void **state)
 {
@@ -913,6 +952,7 @@ main(void)
 		cmocka_unit_test(test_a_recovery_that_fails_is_done_again),
 		cmocka_unit_test(test_waiting_is_no_failure),
 		cmocka_unit_test(test_what_was_cut_off_is_settled_where_there_is_no_server),
+		cmocka_unit_test(test_who_owns_a_key_without_being_stored_is_asked_once),
 		cmocka_unit_test(test_an_index_is_new_until_a_recovery_ended),
 		cmocka_unit_test(test_an_older_schema_is_upgraded_after_a_snapshot),
 		cmocka_unit_test(test_a_schema_that_is_not_ours_is_refused),
