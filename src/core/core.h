@@ -242,6 +242,9 @@ void core_write_places(struct core *c);
 bool core_reap(struct core *c);
 /* The same, and unlink staged files whose rows are durably gone. */
 void core_collect(struct core *c, bool at_start);
+/* Tell the kernel once more of what went and it still knows.  Not from a thread that serves requests: it may
+ * have to wait for one. */
+void core_tell_lingering(struct core *c);
 
 /* Before space is needed, or told of: where it is short, wait for that of removed files.  Cheap when
  * there is none. */

@@ -62,6 +62,7 @@ struct core {
 	struct lock places_lock;	/* RANK_QUEUE */
 	struct inos places;		/* places_lock: whose place is to be written */
 	_Atomic bool places_due;	/* there are some */
+	struct linger *lingering;	/* places_lock: what went and the kernel may still know */
 	struct lock stripes[NODE_STRIPES];	/* RANK_OBJECT */
 	pthread_cond_t linked[NODE_STRIPES];	/* a node of the stripe stopped linking */
 };
@@ -89,6 +90,10 @@ bool node_is_unlinked(struct core *c, const struct node *n);
 void node_given_up(struct core *c, uint64_t ino);
 /* What went at this moment together with a directory (derived files): nobody else tells. */
 void reap_with_dir(struct core *c, int64_t ctime);
+
+/* linger.c: this name went with its directory; an index's callback. */
+void linger_add(void *core, uint64_t parent, const char *name, uint64_t ino);
+void linger_free(struct core *c);
 /* Read what a fresh node doesn't know yet; node locked. */
 int node_load(struct core *c, struct node *n, struct inode *ret_inode);
 

@@ -166,6 +166,8 @@ reap_with_dir(struct core *c, int64_t ctime)
 
 	for (i = 0; i < n; i++)
 		without_name(c, inos[i]);
+	if (n > 0)
+		work_queued(c, clock_wall_ns() + NSEC_PER_SEC);
 }
 
 static void

@@ -216,6 +216,7 @@ core_new(const struct core_options *opt, struct core **ret_core)
 	lock_init(&c->table_lock, RANK_TABLE);
 	lock_cond_init(&c->reaped);
 	lock_init(&c->places_lock, RANK_QUEUE);
+	index_on_taken_along(c->ix, linger_add, c);
 	for (i = 0; i < NODE_STRIPES; i++) {
 		lock_init(&c->stripes[i], RANK_OBJECT);
 		lock_cond_init(&c->linked[i]);
@@ -232,6 +233,7 @@ core_free(struct core *c)
 	if (c == NULL)
 		return;
 	core_write_places(c);
+	linger_free(c);
 	for (i = 0; i < c->slot_count; i++) {
 		while (c->slots[i] != NULL) {
 			struct node *n = c->slots[i];

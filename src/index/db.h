@@ -107,6 +107,8 @@ struct index {
 	int wal_limit;			/* frames that fit into the log's reserve, with a rest; 0: no reserve */
 	struct rows *rows;
 	struct usage_tree *usage;	/* NULL until the index is recovered */
+	void (*taken_along)(void *arg, uint64_t parent, const char *name, uint64_t ino);
+	void *taken_along_arg;
 	char *dir;
 	char aside[64];			/* name that the database gets, as it is damaged; "": it isn't */
 	bool is_new;			/* no recovery has ended yet since it was made */

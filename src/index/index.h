@@ -127,6 +127,10 @@ int index_link(struct index *ix, uint64_t ino, uint64_t parent, const char *name
 /* *ret_inode is the row after it lost this name; nlink 0: reap it when nobody holds it. */
 int index_unlink(struct index *ix, uint64_t parent, const char *name, int64_t now,
     struct inode *ret_inode);
+/* Whom to tell of each file whose last name went with a directory: inside the transaction, which may still
+ * fail; not to call the index. */
+void index_on_taken_along(struct index *ix, void (*fn)(void *arg, uint64_t parent, const char *name,
+    uint64_t ino), void *arg);
 /* For a user a directory that holds nothing but derived files counts as empty and takes them along; one
  * of derived files, those that the processor made, which it goes on doing while `rm -r` is at work. */
 enum index_rmdir_how { INDEX_RMDIR_USER, INDEX_RMDIR_EMPTY, INDEX_RMDIR_ALL };

@@ -384,8 +384,18 @@ remove_derived(struct db *db, uint64_t top, int64_t now)
 			r = inode_unlinked(db, &gone, now);
 		if (r == 0)
 			counted(db, &gone, dir, 0);
+		if (r == 0 && !S_ISDIR(gone.mode) && gone.nlink == 0 && db->owner->taken_along != NULL)
+			db->owner->taken_along(db->owner->taken_along_arg, dir, name, gone.ino);
 	}
 	return r;
+}
+
+void
+index_on_taken_along(struct index *ix, void (*fn)(void *arg, uint64_t parent, const char *name, uint64_t ino),
+    void *arg)
+{
+	ix->taken_along = fn;
+	ix->taken_along_arg = arg;
 }
 
 int

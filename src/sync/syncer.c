@@ -189,6 +189,7 @@ scheduler_run(void *arg)
 		until = schedule(s);
 		if (clock_mono_ns() - collected > COLLECT_EVERY_NS) {
 			core_collect(s->core, false);
+			core_tell_lingering(s->core);
 			collected = clock_mono_ns();
 		} else {
 			more = true;

@@ -539,6 +539,23 @@ def test_delete_removes_derivatives(keep):
     wait_until(lambda: not [k for k in mount.objects() if b"a.jpg" in k], 20, 0.2)
 
 
+@pytest.mark.parametrize("how", ["derived", "user"])
+def test_a_removed_thumbnail_that_was_open_leaves_no_object(new_mount, how):
+    """The kernel would remember it, and nobody be told that it is needed no more, until memory is short."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "no_exif.jpg", "a.jpg")
+    mount.sync(derived=True)
+    thumb = keep / "thumbs" / "a.jpg" / "256.webp"
+    with open(thumb, "rb") as f:
+        os.unlink(keep / "a.jpg")
+        if how == "user":
+            os.rmdir(keep)
+        wait_until(lambda: not thumb.exists(), 20)
+        assert len(f.read()) > 100
+    wait_until(lambda: mount.objects() == mount.files(), 20)
+
+
 def test_rmdir_of_a_keep_with_only_derived_files(keep):
     mount, folder = keep
     os.unlink(folder / "a.jpg")
