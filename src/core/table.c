@@ -233,6 +233,7 @@ core_free(struct core *c)
 	if (c == NULL)
 		return;
 	core_write_places(c);
+	index_on_taken_along(c->ix, NULL, NULL);
 	linger_free(c);
 	for (i = 0; i < c->slot_count; i++) {
 		while (c->slots[i] != NULL) {

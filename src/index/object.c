@@ -7,7 +7,8 @@
  *      in a directory tree both can't exist.
  *   3. An object whose removal has not begun may be adopted by the inode that now has its
  *      name: the PUT replaces it, no DELETE is sent.
- *   4. put_generation != 0 means a PUT was sent and its end isn't known.  Until it is, only
+ *   4. So may one of an inode that has no name any more but is open still: its bytes are staged.
+ *   5. put_generation != 0 means a PUT was sent and its end isn't known.  Until it is, only
  *      the same generation may go there again.
  *
  *  status    begun  put_generation   means
@@ -237,6 +238,20 @@ object_adopt(struct db *db, struct object *o, uint64_t ino)
 	return r < 0 ? r : work_done(db, WORK_REMOVE, o->id);
 }
 
+/* Its owner was unlinked, and is open for who reads what is staged: then it waits for its removal. */
+static int
+let_go(struct db *db, struct object *o, int64_t now)
+{
+	struct inode owner;
+	int r = inode_load(db, o->ino, &owner);
+
+	if (r < 0 || owner.nlink > 0 || owner.state == OBJECT_REMOTE || owner.object != o->id)
+		return r == -ENOENT ? 0 : r;
+	r = db_run(db, "UPDATE inode SET object=0 WHERE ino=?", "i", (int64_t)o->ino);
+	o->status = OBJECT_REMOVING;
+	return r < 0 ? r : object_discard(db, o->id, now);
+}
+
 int
 key_own(struct db *db, const char *backend, const char *key, uint64_t ino, int64_t now,
     struct object *ret_object)
@@ -250,6 +265,8 @@ key_own(struct db *db, const char *backend, const char *key, uint64_t ino, int64
 			return r < 0 ? r : -EEXIST;
 		return object_insert(db, backend, key, ino, ret_object);
 	}
+	if (r == 0 && ret_object->status == OBJECT_KEPT && ret_object->put_generation == 0 && ret_object->ino != ino)
+		r = let_go(db, ret_object, now);
 	if (r < 0)
 		return r;
 	if (ret_object->status != OBJECT_REMOVING)

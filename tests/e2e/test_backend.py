@@ -926,6 +926,24 @@ def test_stored_bytes_take_their_space_once(new_mount):
     assert len(inodes) == 20
 
 
+@pytest.mark.parametrize("before", ["stored", "new"])
+def test_what_is_replaced_and_still_read_gives_up_its_key(new_mount, backend, before):
+    mount = new_mount("passthrough", backend, quiet_period="100ms").start()
+    write(mount.path / "a", b"old" * 1000)
+    mount.sync()
+    with open(mount.path / "a", "rb") as f:
+        write(mount.path / "new", b"new" * 1000)
+        if before == "stored":
+            mount.sync()
+        os.rename(mount.path / "new", mount.path / "a")
+        mount.sync(timeout=10)
+        assert mount.objects() == mount.files() == {b"a": b"new" * 1000}
+        assert f.read() == b"old" * 1000
+    mount.crash()
+    mount.sync()
+    assert mount.objects() == mount.files() == {b"a": b"new" * 1000}
+
+
 def test_what_is_replaced_gives_up_its_key_first(new_mount):
     """A file that is written anew by a rename goes where the former one was, not beside and then there."""
     mount = new_mount(quiet_period="200ms", derived="off").start()
