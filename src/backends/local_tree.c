@@ -404,7 +404,7 @@ make_parents(struct local *l, const char *dir)
 	}
 }
 
-/* Open the directory of `key`, making it.  *ret_base is the last component, inside key. */
+/* Open the directory of `key`, with `make` also where there is none yet.  *ret_base is the last component, inside key. */
 static int
 open_parent(struct local *l, const char *key, bool make, const char **ret_base)
 {
@@ -539,7 +539,8 @@ local_replace(struct local *l, struct local_temp *t, const char *key, const stru
 		r = -errno;
 	}
 	if (r < 0)
-		return r == -ENOENT ? 0 : r;		/* removed: it is to stay so */
+		/* Removed, and something else may be there: it is to stay so. */
+		return r == -ENOENT || r == -ENOTDIR ? 0 : r;
 	/* What stood there has the temporary name now.  Another object goes back. */
 	if (fstatat(l->tmp_fd, t->name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino != was->st_ino)
 		(void)renameat2(l->tmp_fd, t->name, parent_fd, base, RENAME_EXCHANGE);

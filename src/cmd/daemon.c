@@ -149,7 +149,7 @@ settle_one(struct daemon *d, struct store *local, const struct object *o, struct
 	if (r == 0)
 		return 0;
 	if (o->status == OBJECT_KEPT)
-		return index_object_linked(d->index, o->id, true);
+		return index_object_linked(d->index, o, true);
 	if (staging_stat(d->staging, o->ino, &st) < 0 || st.st_nlink < 2)
 		return 0;	/* it shares nothing */
 	return r == -ENOSPC ? backend_remove(local->backend, o->key, err) : r;

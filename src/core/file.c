@@ -62,7 +62,7 @@ break_link(struct core *c, const struct inode *inode)
 		return r == -ENOSPC ? r : core_eio(c, inode->ino, "its object %s can't be given its own blocks: "
 		    "%s", object.key, error_text(&err));
 	}
-	return index_object_linked(c->ix, object.id, false);
+	return index_object_linked(c->ix, &object, false);
 }
 
 /* Node locked.  -EAGAIN: the row's object is linked to the staged file. */

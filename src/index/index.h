@@ -436,7 +436,7 @@ int index_remove_done(struct index *ix, uint64_t object);
 /* After a restart: what was begun and has no known end. */
 int index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects, size_t max);
 /* The object shares its blocks with the staged file, or may; or it doesn't any more. */
-int index_object_linked(struct index *ix, uint64_t object, bool linked);
+int index_object_linked(struct index *ix, const struct object *o, bool linked);
 /* Queue the relocation of every stored file below `dir`; ends the work row of `dir`. */
 int index_expand(struct index *ix, uint64_t dir, int64_t due);
 

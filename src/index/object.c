@@ -247,7 +247,9 @@ let_go(struct db *db, struct object *o, int64_t now)
 
 	if (r < 0 || owner.nlink > 0 || owner.state == OBJECT_REMOTE || owner.object != o->id)
 		return r == -ENOENT ? 0 : r;
-	r = db_run(db, "UPDATE inode SET object=0 WHERE ino=?", "i", (int64_t)o->ino);
+	/* What is stored has an object. */
+	r = db_run(db, "UPDATE inode SET object=0, state=CASE state WHEN 3 THEN 2 ELSE state END WHERE ino=?",
+	    "i", (int64_t)o->ino);
 	o->status = OBJECT_REMOVING;
 	return r < 0 ? r : object_discard(db, o->id, now);
 }
@@ -299,8 +301,8 @@ index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects
 }
 
 int
-index_object_linked(struct index *ix, uint64_t object, bool linked)
+index_object_linked(struct index *ix, const struct object *o, bool linked)
 {
-	return db_once(ix, "UPDATE object SET linked=? WHERE id=?", "ii",
-	    (int64_t)linked, (int64_t)object);
+	return db_once(ix, "UPDATE object SET linked=? WHERE id=? AND ino=?", "iii", (int64_t)linked,
+	    (int64_t)o->id, (int64_t)o->ino);
 }
