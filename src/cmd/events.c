@@ -27,12 +27,12 @@ on_attr_changed(void *arg, uint64_t ino)
 }
 
 static void
-on_entry_changed(void *arg, uint64_t parent, const char *name)
+on_entry_changed(void *arg, uint64_t parent, const char *name, bool again)
 {
 	struct daemon *d = arg;
 
 	if (d->fs != NULL)
-		fs_entry_changed(d->fs, parent, name);
+		fs_entry_changed(d->fs, parent, name, again);
 }
 
 static void

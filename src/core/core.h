@@ -45,7 +45,8 @@ struct core_events {
 	void *arg;
 	void (*work_queued)(void *arg, int64_t due);	/* for the syncer, at this wall clock ns */
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
-	void (*entry_changed)(void *arg, uint64_t parent, const char *name);
+	/* The kernel's copy of a name is stale.  `again`: it will be told once more, and may not be told now. */
+	void (*entry_changed)(void *arg, uint64_t parent, const char *name, bool again);
 	/* Name, owner, mode or mtime of an original moved, or it is gone. */
 	void (*changed)(void *arg, uint64_t ino);
 	/* A user removed a derived file, which is to come back, or what stood in the place of one. */

@@ -21,7 +21,7 @@ static void
 tell(struct core *c, uint64_t parent, const char *name)
 {
 	if (c->events.entry_changed != NULL)
-		c->events.entry_changed(c->events.arg, parent, name);
+		c->events.entry_changed(c->events.arg, parent, name, false);
 }
 
 /* Who may enter can read what is in it: read bits become search bits too. */

@@ -17,6 +17,7 @@
 struct linger {
 	struct linger *next;
 	uint64_t parent, ino;
+	unsigned told;
 	char name[];
 };
 
@@ -50,10 +51,20 @@ linger_add(void *core, uint64_t parent, const char *name, uint64_t ino)
 	/* Without memory: a remount frees it. */
 	if (l == NULL)
 		return;
+	l->told = 0;
 	l->parent = parent;
 	l->ino = ino;
 	memcpy(l->name, name, len);
 	linger_push(core, l);
+}
+
+/* It was added before its transaction ended: that may have failed, or not have been seen yet. */
+static bool
+is_gone(struct core *c, const struct linger *l)
+{
+	struct inode row;
+
+	return index_get(c->ix, l->ino, &row) < 0 || row.nlink == 0 || l->told < 2;
 }
 
 void
@@ -66,10 +77,11 @@ core_tell_lingering(struct core *c)
 		struct node *n = node_find(c, l->ino);
 
 		next = l->next;
-		if (n == NULL || c->events.entry_changed == NULL) {
+		if (n == NULL || c->events.entry_changed == NULL || !is_gone(c, l)) {
 			free(l);
 		} else {
-			c->events.entry_changed(c->events.arg, l->parent, l->name);
+			c->events.entry_changed(c->events.arg, l->parent, l->name, true);
+			l->told++;
 			linger_push(c, l);
 			some = true;
 		}

@@ -32,7 +32,7 @@ void fs_free(struct fs *fs);
 void fs_attr_changed(struct fs *fs, uint64_t ino);
 /* The same, with what it has of the contents: may wait for a request that fetches them. */
 void fs_content_changed(struct fs *fs, uint64_t ino);
-void fs_entry_changed(struct fs *fs, uint64_t parent, const char *name);
+void fs_entry_changed(struct fs *fs, uint64_t parent, const char *name, bool again);
 /* Wait until the kernel knows of every entry that changed before this call. */
 void fs_entries_told(struct fs *fs);
 

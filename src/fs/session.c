@@ -65,18 +65,19 @@ notifier_run(void *arg)
 }
 
 /* Waits while the queue is full: a lost note would leave a stale name in the kernel for an
- * hour.  So never from a thread that serves requests, for which the notifier may wait. */
+ * hour.  So never from a thread that serves requests, for which the notifier may wait.  Notes that come
+ * again leave room for the others, and don't wait. */
 void
-fs_entry_changed(struct fs *fs, uint64_t parent, const char *name)
+fs_entry_changed(struct fs *fs, uint64_t parent, const char *name, bool again)
 {
 	struct note note = { parent, strdup(name) };
 
 	if (note.name == NULL)
 		return;
 	lock_take(&fs->note_lock);
-	while (fs->note_count == NOTES_MAX && !fs->stop)
+	while (fs->note_count == NOTES_MAX && !again && !fs->stop)
 		(void)lock_wait(&fs->note_lock, &fs->noted, 0);
-	if (fs->stop) {
+	if (fs->stop || (again && fs->note_count > NOTES_MAX / 2)) {
 		free(note.name);
 	} else {
 		fs->notes[(fs->note_first + fs->note_count++) % NOTES_MAX] = note;
