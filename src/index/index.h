@@ -462,8 +462,10 @@ int index_derived_set(struct index *ix, const struct derivation *d, int64_t keep
 int index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d);
 /* The derivatives have moved with their original. */
 int index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path);
-/* The derivatives are gone, or are to be made again. */
-int index_derived_forget(struct index *ix, uint64_t ino);
+/* Are there places below this one?  1 yes, 0 no: a file's name may become a directory's. */
+int index_derived_below(struct index *ix, uint64_t keep, const char *path);
+/* What stood at its place is gone, with all below: what was derived there is to be made again. */
+int index_derived_forget(struct index *ix, const struct derivation *d);
 /* It has no name any more: what was derived from it is the business of its reaping, which leaves
  * `rm -r` the time to get there first. */
 int index_derive_unnamed(struct index *ix, uint64_t ino);
@@ -491,6 +493,9 @@ int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
 /* There is a processor, or there is none: then nothing is queued for it, and when there is one
  * again all that became quiet meanwhile is. */
 int index_derive_switch(struct index *ix, bool on);
+/* How many derivations at or below `dir` are to be done, or under way: without what is stuck, and what is open
+ * for writing, which index_open_below() counts. */
+int index_derive_waiting_below(struct index *ix, uint64_t dir, uint64_t *ret_count);
 /* Queue what could not be derived at or below `top`; how many. */
 int index_derive_retry(struct index *ix, uint64_t top);
 /* The derivatives of what is at or below `top` are gone: queue it, to be decoded again. */

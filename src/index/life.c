@@ -95,12 +95,18 @@ index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation)
 	    " AND generation=?", "iii", (int64_t)generation, (int64_t)ino, (int64_t)generation);
 }
 
-/* Nothing was changed since this generation was opened: the object's bytes are still these. */
+/* Nothing was changed since this generation was opened: the object's bytes are still these, and what was
+ * derived from them. */
 static int
 unchanged(struct db *db, struct inode *i)
 {
-	int r = db_run(db, "UPDATE object SET generation=? WHERE id=?", "ii", (int64_t)i->generation,
+	int r = db_run(db, "UPDATE derivation SET generation=?1 WHERE ino=?2 AND generation="
+	    "(SELECT generation FROM object WHERE id=?3)", "iii", (int64_t)i->generation, (int64_t)i->ino,
 	    (int64_t)i->object);
+
+	if (r == 0)
+		r = db_run(db, "UPDATE object SET generation=? WHERE id=?", "ii", (int64_t)i->generation,
+		    (int64_t)i->object);
 
 	if (r == 0)
 		r = work_done(db, WORK_UPLOAD, i->ino);
@@ -135,7 +141,8 @@ index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool chang
 			r = unchanged(db, &i);
 		else if (r == 0)
 			r = upload_keep(db, ino, clock_wall_ns());
-		if (r == 0 && !stored && (i.flags & INODE_DERIVED) == 0 && !atomic_load(&ix->derive_off))
+		/* Of what didn't change the name, or the mode, may have. */
+		if (r == 0 && (i.flags & INODE_DERIVED) == 0 && !atomic_load(&ix->derive_off))
 			r = work_add(db, WORK_DERIVE, ino, clock_wall_ns());
 	}
 	if (r == 0)

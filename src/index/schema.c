@@ -52,12 +52,13 @@ enum {
 /* A place of derivatives is one original's. */
 #define SCHEMA_PLACE "CREATE UNIQUE INDEX derivation_place ON derivation(keep, path);"
 
-/* What version 4 changed: nobody knew whose it is where two said so. */
+/* What version 4 changed: where two said that it is theirs one has it, and all look once more. */
 #define SHARED "WHERE (keep, path) IN (SELECT keep, path FROM derivation GROUP BY 1, 2 HAVING count(*)>1);"
 #define SCHEMA_4 \
 	"INSERT OR IGNORE INTO work(kind,id,since,due,attempts,stuck,error)" \
 	" SELECT 6, ino, 0, 0, 0, 0, '' FROM derivation " SHARED \
-	"DELETE FROM derivation " SHARED \
+	"UPDATE derivation SET version=0, json='' " SHARED \
+	"DELETE FROM derivation WHERE ino NOT IN (SELECT min(ino) FROM derivation GROUP BY keep, path);" \
 	SCHEMA_PLACE
 
 static const char schema_sql[] =

@@ -198,17 +198,22 @@ derive_run(struct processor *p, uint64_t ino)
 	struct derive d = { .p = p };
 	int r = core_settle(p->core, ino, &d.inode);
 
+	if ((r == 0 || r == -EBUSY) && d.inode.nlink == 0) {
+		(void)index_derive_unnamed(p->ix, ino);
+		return;
+	}
 	if (r == -EBUSY) {
 		(void)index_work_defer(p->ix, WORK_DERIVE, ino, clock_wall_ns() + BUSY_NS, WAIT_WRITER);
 		return;
 	}
-	if (r == 0 && d.inode.nlink == 0) {
-		(void)index_derive_unnamed(p->ix, ino);
+	if (place_find(p, ino, &d.at) < 0) {
+		place_forget(p, ino);
 		return;
 	}
-	if (r < 0 || !S_ISREG(d.inode.mode) || (d.inode.flags & INODE_DERIVED) != 0 ||
-	    place_find(p, ino, &d.at) < 0) {
-		place_forget(p, ino);
+	if (r < 0) {
+		keep_path_release(&d.at);
+		(void)index_work_failed(p->ix, WORK_DERIVE, ino, clock_wall_ns() + POOL_RETRY_NS, r == -ENOENT,
+		    "its staged bytes can't be looked at");
 		return;
 	}
 	if (policy_is_temporary(last_name(d.at.rest)) && !has_waited(p, ino)) {

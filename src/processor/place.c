@@ -44,7 +44,10 @@ place_end(struct processor *p)
 int
 place_find(struct processor *p, uint64_t ino, struct keep_path *ret_k)
 {
-	if (core_keep_path(p->core, ino, ret_k) < 0)
+	struct inode row;
+
+	if (index_get(p->ix, ino, &row) < 0 || row.nlink == 0 || !S_ISREG(row.mode) ||
+	    (row.flags & INODE_DERIVED) != 0 || core_keep_path(p->core, ino, ret_k) < 0)
 		return -ENOENT;
 	if (strncmp(ret_k->rest, "thumbs/", 7) != 0)
 		return 0;
@@ -68,12 +71,23 @@ place_begin_at(struct derive *d)
 }
 
 static bool
+is_original(struct processor *p, uint64_t ino)
+{
+	struct keep_path at;
+
+	if (place_find(p, ino, &at) < 0)
+		return false;
+	keep_path_release(&at);
+	return true;
+}
+
+static bool
 is_placed(const struct derivation *d, const struct keep_path *k)
 {
 	return d->keep == k->ino && strcmp(d->path, k->rest) == 0;
 }
 
-/* What was derived goes from where it stands. */
+/* What was derived goes from where it stands, with what stands below: its name is a directory's by now. */
 static int
 withdraw(struct processor *p, const struct derivation *d)
 {
@@ -84,7 +98,7 @@ withdraw(struct processor *p, const struct derivation *d)
 	(void)core_derived_remove(p->core, d->keep, thumbs);
 	(void)core_derived_remove_empty(p->core, d->keep, thumbs);
 	keep_touch(p, d->keep);
-	return index_derived_forget(p->ix, d->ino);
+	return index_derived_forget(p->ix, d);
 }
 
 /* Whose derivatives stand where this one's belong is elsewhere, or gone: it looks for itself. */
@@ -92,12 +106,15 @@ static int
 take_place(const struct derive *d)
 {
 	struct derivation other = { .keep = d->at.ino, .path = d->at.rest };
+	struct inode row;
 	int r = index_derived_at(d->p->ix, d->at.ino, d->at.rest, &other.ino);
 
 	if (r < 0 || other.ino == d->inode.ino)
 		return r == -ENOENT ? 0 : r;
-	r = withdraw(d->p, &other);
-	return r < 0 ? r : index_work_add(d->p->ix, WORK_DERIVE, other.ino, clock_wall_ns());
+	/* First, or nobody would look if we died in between.  Who is open is looked at when he is quiet. */
+	if (index_get(d->p->ix, other.ino, &row) == 0 && row.nlink > 0 && row.state != OBJECT_OPEN)
+		r = index_work_add(d->p->ix, WORK_DERIVE, other.ino, clock_wall_ns());
+	return r < 0 ? r : withdraw(d->p, &other);
 }
 
 /* What was derived from it and stands elsewhere goes. */
@@ -131,12 +148,15 @@ place_forget(struct processor *p, uint64_t ino)
 	struct derivation d;
 
 	place_begin(p);
-	if (index_derived_get(p->ix, ino, &d) == 0) {
+	if (!is_original(p, ino) && index_derived_get(p->ix, ino, &d) == 0) {
 		(void)withdraw(p, &d);
 		derivation_release(&d);
 	}
 	place_end(p);
 	(void)index_work_done(p->ix, WORK_DERIVE, ino);
+	/* It may have come back; what was queued for that went with this job's row. */
+	if (is_original(p, ino))
+		(void)index_work_add(p->ix, WORK_DERIVE, ino, clock_wall_ns());
 }
 
 void
@@ -149,7 +169,7 @@ place_look_again(const struct derive *d)
 	if (index_get(d->p->ix, i->ino, &row) < 0)
 		return;
 	if (place_find(d->p, i->ino, &now) < 0 || now.ino != d->at.ino ||
-	    strcmp(now.rest, d->at.rest) != 0 || row.mode != i->mode || row.uid != i->uid ||
+	    strcmp(now.rest, d->at.rest) != 0 || row.generation != i->generation || row.mode != i->mode || row.uid != i->uid ||
 	    row.gid != i->gid || row.mtime != i->mtime)
 		(void)index_work_add(d->p->ix, WORK_DERIVE, i->ino, clock_wall_ns());
 	keep_path_release(&now);
@@ -177,7 +197,8 @@ move(const struct derive *d, const struct derivation *v)
 	*slash = '\0';
 	f.dir_path = to;
 	f.name = slash + 1;
-	r = take_place(d);
+	/* Another's would move along. */
+	r = index_derived_below(d->p->ix, v->keep, v->path) != 0 ? -ENOTEMPTY : take_place(d);
 	if (r == 0)
 		r = core_derived_rename(d->p->core, &f, v->keep, from);
 	if (r < 0 && r != -ENOENT)

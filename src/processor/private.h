@@ -68,7 +68,7 @@ struct derive {
 	struct keep_path at;		/* where it is */
 };
 
-/* place.c.  Where an original is, in its keep; -ENOENT: in none, or where derivatives stand. */
+/* place.c.  Where an original is, in its keep; -ENOENT: it is gone, in none, or where derivatives stand. */
 int place_find(struct processor *p, uint64_t ino, struct keep_path *ret_at);
 /* Nobody else is at the places until place_end(), and d->at is where the original is now; -ESTALE: it is in
  * no keep any more, and nothing was begun. */
@@ -78,8 +78,8 @@ void place_end(struct processor *p);
 int place_claim(const struct derive *d);
 /* A derived file as its original, but for its name. */
 struct derived_file place_like(const struct derive *d);
-/* What was derived from it is where it belongs now.  False when it is to be derived: it never was, has
- * changed, or what was derived can't be moved. */
+/* False when it is to be derived: it never was, has changed, or what was derived can't be moved.  Else that is
+ * where it belongs, or the original in no keep any more, and its work row still due. */
 bool place_follow(struct derive *d);
 /* What was derived from it goes. */
 void place_forget(struct processor *p, uint64_t ino);

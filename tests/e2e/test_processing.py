@@ -405,6 +405,65 @@ def test_a_name_is_anothers_before_its_former_owner_is_followed(new_mount):
     assert [read(keep / "thumbs" / n / "256.webp") for n in ("a.jpg", "b.jpg", "c.jpg")] == [other, first, other]
 
 
+@pytest.mark.parametrize("then", ["removed", "moved"])
+def test_a_name_becomes_a_folders_before_its_former_owner_is_followed(new_mount, then):
+    """What is derived of those in the folder neither goes with it nor moves along."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "orient_1.jpg", "a.jpg")
+    mount.sync(derived=True)
+    with open(keep / "a.jpg", "r+b"):
+        if then == "removed":
+            os.unlink(keep / "a.jpg")
+        else:
+            os.rename(keep / "a.jpg", keep / "old.jpg")
+        os.mkdir(keep / "a.jpg")
+        put(keep / "a.jpg", "canon_r5_exif.jpg", "b.jpg")
+        wait_until(lambda: thumbs_of(keep, "a.jpg/b.jpg") == sorted(SIZES), 20)
+    names = ["a.jpg/b.jpg"] + (["old.jpg"] if then == "moved" else [])
+
+    def all_there():
+        mount.sync(derived=True)
+        found = [os.path.relpath(folder, keep / "thumbs") for folder, _, files in os.walk(keep / "thumbs") if files]
+        return sorted(found) == names and all(thumbs_of(keep, n) == sorted(SIZES) for n in names)
+    wait_until(all_there, 20)
+    time.sleep(4)           # what is gone is looked at later
+    wait_until(all_there, 20)
+
+
+def test_what_changed_name_and_mode_while_it_was_open_is_followed(new_mount):
+    """Closed unchanged: nothing is derived anew."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    put(keep, "orient_1.jpg", "a.jpg")
+    mount.sync(derived=True)
+    inodes = [os.stat(keep / "thumbs" / "a.jpg" / f).st_ino for f in SIZES]
+    with open(keep / "a.jpg", "r+b"):
+        os.rename(keep / "a.jpg", keep / "b.jpg")
+        os.chmod(keep / "b.jpg", 0o600)
+        time.sleep(0.5)
+    wait_until(lambda: thumbs_of(keep, "b.jpg") == sorted(SIZES), 20)
+    thumbs = [os.stat(keep / "thumbs" / "b.jpg" / f) for f in SIZES]
+    assert [t.st_ino for t in thumbs] == inodes
+    wait_until(lambda: all(stat.S_IMODE(os.stat(keep / "thumbs" / "b.jpg" / f).st_mode) == 0o600 for f in SIZES))
+    assert thumbs_of(keep, "a.jpg") == []
+
+
+def test_who_waits_for_derivation_is_told_of_what_is_open(new_mount):
+    """Also of what was to be derived already when it was opened again."""
+    mount = new_mount(quiet_period="50ms").start()
+    keep = keep_path(mount.path)
+    for n in range(8):
+        put(keep, "hevc_hvc1.mov", f"{n}.mov")
+    wait_until(lambda: xattr_or_none(keep / "7.mov", "progress") == b"pending", every=0.005)
+    with open(keep / "7.mov", "r+b") as f:
+        f.write(b"x")
+        f.flush()
+        assert xattr_or_none(keep / "7.mov", "progress") == b"pending"
+        r = mount.sync(derived=True, timeout=60, check=False)
+        assert r.returncode != 0 and "remain" not in r.err and "open" in r.err
+
+
 def test_what_was_derived_from_a_replaced_file_goes(new_mount):
     """Also while what replaced it is not derived, and before that has gone in turn."""
     mount = new_mount(quiet_period="50ms").start()
