@@ -272,6 +272,9 @@ struct derived_file {
  * there; queued for upload after `upload_delay` ns.  Never touches times of anything the
  * user made. */
 int core_derived_put(struct core *c, const struct derived_file *f, int fd, int64_t upload_delay);
+/* Remove the derived files that stand in a directory, not those below, and it where it is empty then; 0 also when
+ * it isn't there. */
+int core_derived_clear(struct core *c, uint64_t keep, const char *dir_path);
 /* Remove a derived file or directory; 0 also when it isn't there. */
 int core_derived_remove(struct core *c, uint64_t keep, const char *path);
 /* Remove the derived directories above `path` that are empty now. */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -248,40 +249,79 @@ core_derived_remove_empty(struct core *c, uint64_t keep, const char *path)
 	return r == -ENOTEMPTY || r == -ENOENT ? 0 : r;
 }
 
-enum { ATTRS_MAX = 16 };	/* derived files of one original */
+enum { LOOK_MAX = 16 };	/* more than the derived files of one original */
 
-struct attrs_look {
-	struct inode inodes[ATTRS_MAX];
+struct look {
+	struct {
+		struct inode inode;
+		char name[INDEX_NAME_MAX + 1];
+	} files[LOOK_MAX];
 	size_t n;
 };
 
 static bool
-attrs_seen(void *arg, const struct index_entry *e)
+look_seen(void *arg, const struct index_entry *e)
 {
-	struct attrs_look *l = arg;
+	struct look *l = arg;
 
-	if ((e->inode.flags & INODE_DERIVED) != 0 && S_ISREG(e->inode.mode))
-		l->inodes[l->n++] = e->inode;
-	return l->n < ATTRS_MAX;
+	if ((e->inode.flags & INODE_DERIVED) != 0 && S_ISREG(e->inode.mode)) {
+		l->files[l->n].inode = e->inode;
+		(void)snprintf(l->files[l->n++].name, sizeof(l->files->name), "%s", e->name);
+	}
+	return l->n < LOOK_MAX;
+}
+
+/* The derived files that stand in one directory. */
+static int
+look_into(struct core *c, uint64_t keep, const char *dir_path, struct look *ret_look, uint64_t *ret_dir)
+{
+	struct inode dir;
+	const char *name;
+	uint64_t parent;
+	int r = find_parent(c, keep, dir_path, &parent, &name);
+
+	ret_look->n = 0;
+	if (r == 0)
+		r = index_lookup(c->ix, parent, name, &dir);
+	if (r < 0)
+		return r;
+	*ret_dir = dir.ino;
+	return index_readdir(c->ix, dir.ino, 0, look_seen, ret_look);
+}
+
+int
+core_derived_clear(struct core *c, uint64_t keep, const char *dir_path)
+{
+	CLEANUP_FREE char *inside = NULL;
+	struct look l;
+	uint64_t dir;
+	size_t i;
+	int r;
+
+	do {
+		r = look_into(c, keep, dir_path, &l, &dir);
+		for (i = 0; i < l.n && (r == 0 || r == -ENOENT); i++)
+			r = remove_entry(c, dir, l.files[i].name);
+	} while (r == 0 && l.n == LOOK_MAX);
+	if (r < 0 && r != -ENOENT && r != -ENOTDIR)
+		return r;
+	if (asprintf(&inside, "%s/", dir_path) < 0)
+		return -ENOMEM;
+	return core_derived_remove_empty(c, keep, inside);
 }
 
 int
 core_derived_attrs(struct core *c, const struct derived_file *f)
 {
 	struct inode to = { .mode = f->mode & 0777, .uid = f->uid, .gid = f->gid, .mtime = f->mtime };
-	struct attrs_look l = { .n = 0 };
-	struct inode dir, row;
-	const char *name;
-	uint64_t parent;
+	struct inode row;
+	struct look l;
+	uint64_t dir;
 	size_t i;
-	int r = find_parent(c, f->keep, f->dir_path, &parent, &name);
+	int r = look_into(c, f->keep, f->dir_path, &l, &dir);
 
-	if (r == 0)
-		r = index_lookup(c->ix, parent, name, &dir);
-	if (r == 0)
-		r = index_readdir(c->ix, dir.ino, 0, attrs_seen, &l);
 	for (i = 0; i < l.n && r == 0; i++) {
-		const struct inode *was = &l.inodes[i];
+		const struct inode *was = &l.files[i].inode;
 
 		if ((was->mode & 0777) == to.mode && was->uid == to.uid && was->gid == to.gid &&
 		    was->mtime == to.mtime)

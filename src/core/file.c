@@ -53,7 +53,8 @@ break_link(struct core *c, const struct inode *inode)
 	if (inode->object == 0)
 		return 0;
 	r = index_object_get(c->ix, inode->object, &object);
-	if (r < 0 || !object.linked)
+	/* Another's by now: the row is read anew. */
+	if (r < 0 || !object.linked || object.ino != inode->ino)
 		return r == -ENOENT ? 0 : r;
 	if (c->fetcher.unshare == NULL)
 		return -EIO;

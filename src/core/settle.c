@@ -55,6 +55,9 @@ core_settle(struct core *c, uint64_t ino, struct inode *ret_inode)
 	node_put(c, n);
 	if (r == 0 && was_open && c->events.attr_changed != NULL)
 		c->events.attr_changed(c->events.arg, ino);
+	/* No bell rings for what was closed unchanged, but its name may be another. */
+	if (r == 0 && was_open && ret_inode->state == OBJECT_STORED && c->events.changed != NULL)
+		c->events.changed(c->events.arg, ino);
 	return r;
 }
 

@@ -119,39 +119,23 @@ index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *p
 	    (int64_t)keep, path, (int)strlen(path), (int64_t)ino);
 }
 
-/* A range of paths: those below this one.  '0' follows '/' in ASCII. */
-#define PLACES_BELOW "derivation WHERE keep=?1 AND path>CAST(?2||'/' AS BLOB) AND path<CAST(?2||'0' AS BLOB)"
-
 int
 index_derived_below(struct index *ix, uint64_t keep, const char *path)
 {
 	struct db *db = db_read(ix);
 	int64_t one;
-	int r = db_int(db, &one, "SELECT 1 FROM " PLACES_BELOW " LIMIT 1", "ib", (int64_t)keep, path,
-	    (int)strlen(path));
+	/* '0' follows '/' in ASCII. */
+	int r = db_int(db, &one, "SELECT 1 FROM derivation WHERE keep=?1 AND path>CAST(?2||'/' AS BLOB)"
+	    " AND path<CAST(?2||'0' AS BLOB) LIMIT 1", "ib", (int64_t)keep, path, (int)strlen(path));
 
 	db_read_done(db);
 	return r == 0 ? 1 : r == -ENOENT ? 0 : r;
 }
 
 int
-index_derived_forget(struct index *ix, const struct derivation *d)
+index_derived_forget(struct index *ix, uint64_t ino)
 {
-	struct db *db = &ix->writer;
-	int64_t now = clock_wall_ns();
-	int r = db_begin(ix);
-
-	if (r < 0)
-		return r;
-	r = db_run(db, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)d->ino);
-	if (r == 0)
-		r = db_run(db, "INSERT INTO work(kind,id,since,due,attempts,stuck,error)"
-		    " SELECT 6, ino, ?3, ?3, 0, 0, '' FROM " PLACES_BELOW " ON CONFLICT(kind,id) DO UPDATE SET"
-		    " due=min(due,excluded.due)", "ibi", (int64_t)d->keep, d->path, (int)strlen(d->path), now);
-	if (r == 0)
-		r = db_run(db, "UPDATE derivation SET version=0 WHERE ino IN (SELECT ino FROM " PLACES_BELOW ")",
-		    "ib", (int64_t)d->keep, d->path, (int)strlen(d->path));
-	return db_end(ix, r);
+	return db_once(ix, "DELETE FROM derivation WHERE ino=?", "i", (int64_t)ino);
 }
 
 int
@@ -229,21 +213,28 @@ index_derive_below(struct index *ix, uint64_t dir, int64_t due)
 }
 
 int
-index_derive_waiting_below(struct index *ix, uint64_t dir, uint64_t *ret_count)
+index_derive_left_below(struct index *ix, uint64_t dir, uint64_t *ret_open, uint64_t *ret_waiting)
 {
+#define OPEN_FILES "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0 AND nlink>0"
 #define WAITING "SELECT count(*) FROM work w LEFT JOIN inode i ON i.ino=w.id WHERE w.kind=6 AND w.stuck=0" \
 	" AND i.state IS NOT 1"
 	struct db *db = &ix->reader;
-	int64_t n = 0;
+	sqlite3_stmt *q;
 	int r;
 
 	lock_take(&db->lock);
+	/* In one look: a file goes from the one to the other, and back. */
 	if (dir == INDEX_ROOT)
-		r = db_int(db, &n, WAITING, "");
+		r = db_row(db, &q, "SELECT (" OPEN_FILES "), (" WAITING ")", "");
 	else
-		r = db_int(db, &n, TREE_BELOW WAITING " AND w.id IN (SELECT ino FROM tree)", "i", (int64_t)dir);
+		r = db_row(db, &q, TREE_BELOW "SELECT (" OPEN_FILES " AND ino IN (SELECT ino FROM tree)),"
+		    " (" WAITING " AND w.id IN (SELECT ino FROM tree))", "i", (int64_t)dir);
+	if (r == 0) {
+		*ret_open = (uint64_t)sqlite3_column_int64(q, 0);
+		*ret_waiting = (uint64_t)sqlite3_column_int64(q, 1);
+		db_done(q);
+	}
 	lock_drop(&db->lock);
-	*ret_count = (uint64_t)n;
 	return r;
 }
 

@@ -228,8 +228,8 @@ struct staged_stat {
 int index_mark_flushed(struct index *ix, uint64_t ino, const struct staged_stat *st,
     const struct quiet *quiet);
 int index_mark_synced(struct index *ix, uint64_t ino, uint64_t generation);
-/* Quiet: OPEN of this generation becomes DIRTY, or what it was before when !changed. -ESTALE
- * when the generation moved. */
+/* Quiet: OPEN of this generation becomes DIRTY, or what it was before when !changed, as is what was derived
+ * from it; its derivation is queued.  -ESTALE when the generation moved. */
 int index_mark_quiet(struct index *ix, uint64_t ino, uint64_t generation, bool changed,
     const struct staged_stat *st, struct inode *ret_inode);
 int index_mark_torn(struct index *ix, uint64_t ino);
@@ -306,9 +306,6 @@ int index_work_each(struct index *ix, enum work_kind kind, bool failed_only,
 int index_work_below(struct index *ix, enum work_kind kind, uint64_t dir,
     bool (*fn)(void *arg, const struct work *w), void *arg);
 int index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool failed_too);
-
-/* How many originals at or below `dir` are OPEN. */
-int index_open_below(struct index *ix, uint64_t dir, uint64_t *ret_count);
 
 struct index_status {
 	struct { uint64_t count, bytes; } state[OBJECT_REMOTE + 1];
@@ -435,7 +432,8 @@ int index_remove_done(struct index *ix, uint64_t object);
 
 /* After a restart: what was begun and has no known end. */
 int index_objects_begun(struct index *ix, uint64_t after, struct object *ret_objects, size_t max);
-/* The object shares its blocks with the staged file, or may; or it doesn't any more. */
+/* The object shares its blocks with the staged file of o->ino, or may; or it doesn't any more.  Nothing is
+ * said of another's. */
 int index_object_linked(struct index *ix, const struct object *o, bool linked);
 /* Queue the relocation of every stored file below `dir`; ends the work row of `dir`. */
 int index_expand(struct index *ix, uint64_t dir, int64_t due);
@@ -464,8 +462,8 @@ int index_derived_get(struct index *ix, uint64_t ino, struct derivation *ret_d);
 int index_derived_moved(struct index *ix, uint64_t ino, uint64_t keep, const char *path);
 /* Are there places below this one?  1 yes, 0 no: a file's name may become a directory's. */
 int index_derived_below(struct index *ix, uint64_t keep, const char *path);
-/* What stood at its place is gone, with all below: what was derived there is to be made again. */
-int index_derived_forget(struct index *ix, const struct derivation *d);
+/* The derivatives are gone, or are to be made again. */
+int index_derived_forget(struct index *ix, uint64_t ino);
 /* It has no name any more: what was derived from it is the business of its reaping, which leaves
  * `rm -r` the time to get there first. */
 int index_derive_unnamed(struct index *ix, uint64_t ino);
@@ -493,9 +491,9 @@ int index_derive_below(struct index *ix, uint64_t dir, int64_t due);
 /* There is a processor, or there is none: then nothing is queued for it, and when there is one
  * again all that became quiet meanwhile is. */
 int index_derive_switch(struct index *ix, bool on);
-/* How many derivations at or below `dir` are to be done, or under way: without what is stuck, and what is open
- * for writing, which index_open_below() counts. */
-int index_derive_waiting_below(struct index *ix, uint64_t dir, uint64_t *ret_count);
+/* What is not derived at or below `dir`: files that are open for writing, or not quiet yet; and derivations to be
+ * done, or under way, of others.  Without what is stuck. */
+int index_derive_left_below(struct index *ix, uint64_t dir, uint64_t *ret_open, uint64_t *ret_waiting);
 /* Queue what could not be derived at or below `top`; how many. */
 int index_derive_retry(struct index *ix, uint64_t top);
 /* The derivatives of what is at or below `top` are gone: queue it, to be decoded again. */

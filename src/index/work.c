@@ -280,25 +280,6 @@ index_work_hurry(struct index *ix, enum work_kind kind, uint64_t dir, bool faile
 	return db_end(ix, r);
 }
 
-int
-index_open_below(struct index *ix, uint64_t dir, uint64_t *ret_count)
-{
-	int64_t n = 0;
-	int r;
-
-	lock_take(&ix->reader.lock);
-	if (dir == INDEX_ROOT)
-		r = db_int(&ix->reader, &n, "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0"
-		    " AND nlink>0", "");
-	else
-		r = db_int(&ix->reader, &n, TREE_BELOW "SELECT count(*) FROM inode WHERE state=1 AND flags&1=0"
-		    " AND nlink>0 AND ino IN (SELECT ino FROM tree)", "i", (int64_t)dir);
-	lock_drop(&ix->reader.lock);
-	if (r == 0)
-		*ret_count = (uint64_t)n;
-	return r;
-}
-
 static int
 status_states(struct db *db, struct index_status *st)
 {

@@ -96,10 +96,8 @@ commit_here(const struct derive *d, const struct extract_result *res)
 	if (asprintf(&dir, "thumbs/%s", d->at.rest) < 0)
 		return -ENOMEM;
 	r = place_claim(d);
-	if (r == 0 && res->n_thumbs == 0) {
-		(void)core_derived_remove(d->p->core, d->at.ino, dir);
-		(void)core_derived_remove_empty(d->p->core, d->at.ino, dir);
-	}
+	if (r == 0 && res->n_thumbs == 0)
+		r = core_derived_clear(d->p->core, d->at.ino, dir);
 	for (i = 0; i < res->n_thumbs && r == 0; i++)
 		r = place_thumb(d, dir, &res->thumbs[i]);
 	/* A user's own file, which no attempt of ours moves; when it goes, we are told. */

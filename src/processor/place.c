@@ -13,6 +13,7 @@
 #include "base/clock.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -87,18 +88,18 @@ is_placed(const struct derivation *d, const struct keep_path *k)
 	return d->keep == k->ino && strcmp(d->path, k->rest) == 0;
 }
 
-/* What was derived goes from where it stands, with what stands below: its name is a directory's by now. */
+/* What was derived goes from where it stands. */
 static int
 withdraw(struct processor *p, const struct derivation *d)
 {
 	CLEANUP_FREE char *thumbs = NULL;
+	int r;
 
 	if (asprintf(&thumbs, "thumbs/%s", d->path) < 0)
 		return -ENOMEM;
-	(void)core_derived_remove(p->core, d->keep, thumbs);
-	(void)core_derived_remove_empty(p->core, d->keep, thumbs);
+	r = core_derived_clear(p->core, d->keep, thumbs);
 	keep_touch(p, d->keep);
-	return index_derived_forget(p->ix, d);
+	return r < 0 ? r : index_derived_forget(p->ix, d->ino);
 }
 
 /* Whose derivatives stand where this one's belong is elsewhere, or gone: it looks for itself. */
@@ -148,13 +149,17 @@ place_forget(struct processor *p, uint64_t ino)
 	struct derivation d;
 
 	place_begin(p);
-	if (!is_original(p, ino) && index_derived_get(p->ix, ino, &d) == 0) {
+	if (is_original(p, ino)) {
+		place_end(p);
+		return;			/* it came back: this job's row is due */
+	}
+	if (index_derived_get(p->ix, ino, &d) == 0) {
 		(void)withdraw(p, &d);
 		derivation_release(&d);
 	}
 	place_end(p);
 	(void)index_work_done(p->ix, WORK_DERIVE, ino);
-	/* It may have come back; what was queued for that went with this job's row. */
+	/* Or since; what was queued for that went with the row. */
 	if (is_original(p, ino))
 		(void)index_work_add(p->ix, WORK_DERIVE, ino, clock_wall_ns());
 }
@@ -182,6 +187,16 @@ place_like(const struct derive *d)
 		.gid = d->inode.gid, .mtime = d->inode.mtime };
 }
 
+static bool
+has_thumbs(const struct derivation *v)
+{
+	json_t *entry = json_loads(v->json, 0, NULL);
+	bool some = json_array_size(json_object_get(entry, "thumbs")) > 0;
+
+	json_decref(entry);
+	return some;
+}
+
 static int
 move(const struct derive *d, const struct derivation *v)
 {
@@ -201,7 +216,7 @@ move(const struct derive *d, const struct derivation *v)
 	r = index_derived_below(d->p->ix, v->keep, v->path) != 0 ? -ENOTEMPTY : take_place(d);
 	if (r == 0)
 		r = core_derived_rename(d->p->core, &f, v->keep, from);
-	if (r < 0 && r != -ENOENT)
+	if (r < 0 && (r != -ENOENT || has_thumbs(v)))
 		return r;
 	(void)core_derived_remove_empty(d->p->core, v->keep, from);
 	if (v->keep != d->at.ino)

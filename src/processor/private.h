@@ -81,7 +81,7 @@ struct derived_file place_like(const struct derive *d);
 /* False when it is to be derived: it never was, has changed, or what was derived can't be moved.  Else that is
  * where it belongs, or the original in no keep any more, and its work row still due. */
 bool place_follow(struct derive *d);
-/* What was derived from it goes. */
+/* What was derived from it goes, unless it came back; ends its work. */
 void place_forget(struct processor *p, uint64_t ino);
 /* After the work: it may have moved again, or changed hands; what was queued for that went with the row
  * that is done. */

@@ -432,9 +432,7 @@ processor_drain(struct processor *p, uint64_t dir, int64_t deadline_mono_ns,
 		lock_drop(&p->lock);
 		(void)index_work_hurry(p->ix, WORK_UPLOAD, dir, false);
 		(void)index_work_hurry(p->ix, WORK_DERIVE, dir, false);
-		/* In the order in which a file goes through them: none is missed between two. */
-		(void)index_open_below(p->ix, dir, &open);
-		(void)index_derive_waiting_below(p->ix, dir, &remaining);
+		(void)index_derive_left_below(p->ix, dir, &open, &remaining);
 		if (remaining + open == 0 && !keeps_hurried) {
 			(void)index_work_hurry(p->ix, WORK_KEEP, INDEX_ROOT, false);
 			keeps_hurried = true;

@@ -431,6 +431,22 @@ def test_a_name_becomes_a_folders_before_its_former_owner_is_followed(new_mount,
     wait_until(all_there, 20)
 
 
+@pytest.mark.parametrize("kind", ["passthrough", "daemon"])
+def test_a_folders_name_becomes_a_files_before_what_was_in_it_is_followed(new_mount, kind):
+    mount = new_mount(kind, quiet_period="50ms", sweep_interval="0").start()
+    keep = keep_path(mount.path)
+    (keep / "x").mkdir()
+    put(keep / "x", "orient_1.jpg", "c.jpg")
+    mount.sync(derived=True)
+    with open(keep / "x" / "c.jpg", "r+b"):
+        os.rename(keep / "x", keep / "y")
+        write(keep / "x", b"no picture")
+        wait_until(lambda: xattr_or_none(keep / "x", "progress") == b"done", 20)
+    wait_until(lambda: thumbs_of(keep, "y/c.jpg") == sorted(SIZES), 20)
+    mount.sync(derived=True)
+    assert thumbs_of(keep, "x") == [] and set(meta_of(keep)["files"]) == {"x", "y/c.jpg"}
+
+
 def test_what_changed_name_and_mode_while_it_was_open_is_followed(new_mount):
     """Closed unchanged: nothing is derived anew."""
     mount = new_mount(quiet_period="50ms").start()
