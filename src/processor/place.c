@@ -83,9 +83,9 @@ is_original(struct processor *p, uint64_t ino)
 }
 
 static bool
-is_placed(const struct derivation *d, const struct keep_path *k)
+is_at(const struct derive *d, uint64_t keep, const char *path)
 {
-	return d->keep == k->ino && strcmp(d->path, k->rest) == 0;
+	return keep == d->at.ino && strcmp(path, d->at.rest) == 0;
 }
 
 /* What was derived goes from where it stands. */
@@ -127,7 +127,7 @@ leave_place(const struct derive *d)
 
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
-	if (!is_placed(&v, &d->at))
+	if (!is_at(d, v.keep, v.path))
 		r = withdraw(d->p, &v);
 	derivation_release(&v);
 	return r;
@@ -173,9 +173,9 @@ place_look_again(const struct derive *d)
 
 	if (index_get(d->p->ix, i->ino, &row) < 0)
 		return;
-	if (place_find(d->p, i->ino, &now) < 0 || now.ino != d->at.ino ||
-	    strcmp(now.rest, d->at.rest) != 0 || row.generation != i->generation || row.mode != i->mode || row.uid != i->uid ||
-	    row.gid != i->gid || row.mtime != i->mtime)
+	if (place_find(d->p, i->ino, &now) < 0 || !is_at(d, now.ino, now.rest) ||
+	    row.generation != i->generation || row.mode != i->mode || row.uid != i->uid || row.gid != i->gid ||
+	    row.mtime != i->mtime)
 		(void)index_work_add(d->p->ix, WORK_DERIVE, i->ino, clock_wall_ns());
 	keep_path_release(&now);
 }
@@ -235,7 +235,7 @@ follow_here(const struct derive *d)
 	if (asprintf(&dir, "thumbs/%s", d->at.rest) < 0 || index_derived_get(d->p->ix, d->inode.ino, &v) < 0)
 		return false;
 	ok = v.version == PIPELINE_VERSION && v.generation == d->inode.generation &&
-	    (is_placed(&v, &d->at) || move(d, &v) == 0);
+	    (is_at(d, v.keep, v.path) || move(d, &v) == 0);
 	derivation_release(&v);
 	if (!ok)
 		return false;
