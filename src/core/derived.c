@@ -182,6 +182,16 @@ find_parent(struct core *c, uint64_t keep, const char *path, uint64_t *ret_paren
 	return 0;
 }
 
+/* The same, and what is there. */
+static int
+find_entry(struct core *c, uint64_t keep, const char *path, uint64_t *ret_parent, const char **ret_name,
+    struct inode *ret_inode)
+{
+	int r = find_parent(c, keep, path, ret_parent, ret_name);
+
+	return r < 0 ? r : index_lookup(c->ix, *ret_parent, *ret_name, ret_inode);
+}
+
 int
 core_derived_remove(struct core *c, uint64_t keep, const char *path)
 {
@@ -202,10 +212,8 @@ core_derived_rename(struct core *c, const struct derived_file *to, uint64_t keep
 	uint64_t parent, newparent;
 	struct inode moved;
 	const char *name;
-	int r = find_parent(c, keep, from, &parent, &name);
+	int r = find_entry(c, keep, from, &parent, &name, &moved);
 
-	if (r == 0)
-		r = index_lookup(c->ix, parent, name, &moved);
 	if (r == 0 && (moved.flags & INODE_DERIVED) == 0)
 		r = -EEXIST;
 	if (r == 0)
@@ -234,9 +242,7 @@ core_derived_remove_empty(struct core *c, uint64_t keep, const char *path)
 
 	while (r == 0 && (slash = strrchr(dir, '/')) != NULL) {
 		*slash = '\0';
-		r = find_parent(c, keep, dir, &parent, &name);
-		if (r == 0)
-			r = index_lookup(c->ix, parent, name, &gone);
+		r = find_entry(c, keep, dir, &parent, &name, &gone);
 		if (r == 0 && (gone.flags & INODE_DERIVED) == 0)
 			return 0;
 		if (r == 0)
@@ -245,8 +251,10 @@ core_derived_remove_empty(struct core *c, uint64_t keep, const char *path)
 			node_unlinked(c, &gone);
 			tell(c, parent, name);
 		}
+		/* What isn't there keeps nothing above it. */
+		r = r == -ENOENT ? 0 : r;
 	}
-	return r == -ENOTEMPTY || r == -ENOENT ? 0 : r;
+	return r == -ENOTEMPTY ? 0 : r;
 }
 
 enum { LOOK_MAX = 16 };	/* more than the derived files of one original */
@@ -278,11 +286,9 @@ look_into(struct core *c, uint64_t keep, const char *dir_path, struct look *ret_
 	struct inode dir;
 	const char *name;
 	uint64_t parent;
-	int r = find_parent(c, keep, dir_path, &parent, &name);
+	int r = find_entry(c, keep, dir_path, &parent, &name, &dir);
 
 	ret_look->n = 0;
-	if (r == 0)
-		r = index_lookup(c->ix, parent, name, &dir);
 	if (r < 0)
 		return r;
 	*ret_dir = dir.ino;

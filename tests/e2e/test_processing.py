@@ -605,6 +605,13 @@ def test_what_leaves_a_derived_place_is_the_users(keep):
 
 def test_delete_removes_derivatives(keep):
     mount, folder = keep
+def test_nothing_is_left_when_what_was_derived_went_first(keep):
+    mount, keep = keep
+    shutil.rmtree(keep / "thumbs" / "a.jpg")
+    os.unlink(keep / "a.jpg")
+    wait_until(lambda: os.listdir(keep) == [], 20)
+
+
     put(folder, "no_exif.jpg", "b.jpg")
     mount.sync(derived=True)
     os.unlink(folder / "a.jpg")
