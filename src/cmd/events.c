@@ -36,6 +36,15 @@ on_entry_changed(void *arg, uint64_t parent, const char *name, bool again)
 }
 
 static void
+on_derive_queued(void *arg)
+{
+	struct daemon *d = arg;
+
+	if (d->processor != NULL)
+		processor_wake(d->processor);
+}
+
+static void
 on_changed(void *arg, uint64_t ino)
 {
 	struct daemon *d = arg;
@@ -91,6 +100,6 @@ on_virtual_set(void *arg, uint64_t ino, const char *what, const void *value, siz
 struct core_events
 daemon_events(struct daemon *d)
 {
-	return (struct core_events){ d, on_work_queued, on_attr_changed, on_entry_changed, on_changed,
-		on_derived_gone, on_meta_wanted, on_virtual_get, on_virtual_set };
+	return (struct core_events){ d, on_work_queued, on_attr_changed, on_entry_changed,
+		on_derive_queued, on_changed, on_derived_gone, on_meta_wanted, on_virtual_get, on_virtual_set };
 }

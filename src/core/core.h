@@ -47,6 +47,7 @@ struct core_events {
 	void (*attr_changed)(void *arg, uint64_t ino);		/* kernel's copy is stale */
 	/* The kernel's copy of a name is stale.  `again`: it will be told once more, and may not be told now. */
 	void (*entry_changed)(void *arg, uint64_t parent, const char *name, bool again);
+	void (*derive_queued)(void *arg);			/* for the processor, due now */
 	/* Name, owner, mode or mtime of an original moved, or it is gone. */
 	void (*changed)(void *arg, uint64_t ino);
 	/* A user removed a derived file, which is to come back, or what stood in the place of one. */

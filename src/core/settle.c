@@ -56,8 +56,8 @@ core_settle(struct core *c, uint64_t ino, struct inode *ret_inode)
 	if (r == 0 && was_open && c->events.attr_changed != NULL)
 		c->events.attr_changed(c->events.arg, ino);
 	/* No bell rings for what was closed unchanged, but its name may be another. */
-	if (r == 0 && was_open && ret_inode->state == OBJECT_STORED && c->events.changed != NULL)
-		c->events.changed(c->events.arg, ino);
+	if (r == 0 && was_open && ret_inode->state == OBJECT_STORED && c->events.derive_queued != NULL)
+		c->events.derive_queued(c->events.arg);
 	return r;
 }
 

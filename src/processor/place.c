@@ -28,7 +28,7 @@ place_begin(struct processor *p)
 {
 	lock_take(&p->lock);
 	while (p->placing)
-		(void)lock_wait(&p->lock, &p->changed, 0);
+		(void)lock_wait(&p->lock, &p->placed, 0);
 	p->placing = true;
 	lock_drop(&p->lock);
 }
@@ -38,7 +38,7 @@ place_end(struct processor *p)
 {
 	lock_take(&p->lock);
 	p->placing = false;
-	(void)pthread_cond_broadcast(&p->changed);
+	(void)pthread_cond_signal(&p->placed);
 	lock_drop(&p->lock);
 }
 

@@ -52,6 +52,7 @@ struct processor {
 	uint64_t running[JOBS_MAX];	/* originals being derived; 0: free */
 	size_t n_running;
 	bool placing;			/* a job is at the places of derivatives */
+	pthread_cond_t placed;		/* it no longer is */
 };
 
 /* bell.c */

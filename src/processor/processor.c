@@ -320,6 +320,7 @@ processor_new(const struct processor_options *opt, struct processor **ret_p, str
 	p->inotify_fd = p->stop_fd = -1;
 	lock_init(&p->lock, RANK_QUEUE);
 	lock_cond_init(&p->changed);
+	lock_cond_init(&p->placed);
 	if (p->opt.workers == 0)
 		p->opt.workers = cpus < 1 ? 1 : cpus > 4 ? 4 : (unsigned)cpus;
 	pool.workers = p->opt.workers;
@@ -367,6 +368,7 @@ processor_free(struct processor *p)
 	extract_pool_free(p->pool);
 	lock_release(&p->lock);
 	(void)pthread_cond_destroy(&p->changed);
+	(void)pthread_cond_destroy(&p->placed);
 	free(p);
 }
 
