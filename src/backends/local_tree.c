@@ -404,7 +404,8 @@ make_parents(struct local *l, const char *dir)
 	}
 }
 
-/* Open the directory of `key`, with `make` also where there is none yet.  *ret_base is the last component, inside key. */
+/* Open the directory of `key`, with `make` also where there is none yet.  *ret_base is the last component,
+ * inside key. */
 static int
 open_parent(struct local *l, const char *key, bool make, const char **ret_base)
 {

@@ -406,12 +406,9 @@ def test_a_name_is_anothers_before_its_former_owner_is_followed(new_mount):
 
 
 @pytest.mark.parametrize("then", ["removed", "moved"])
-def test_a_name_becomes_a_folders_before_its_former_owner_is_followed(new_mount, then):
+def test_a_name_becomes_a_folders_before_its_former_owner_is_followed(keep, then):
     """What is derived of those in the folder neither goes with it nor moves along."""
-    mount = new_mount(quiet_period="50ms").start()
-    keep = keep_path(mount.path)
-    put(keep, "orient_1.jpg", "a.jpg")
-    mount.sync(derived=True)
+    mount, keep = keep
     with open(keep / "a.jpg", "r+b"):
         if then == "removed":
             os.unlink(keep / "a.jpg")
@@ -447,12 +444,9 @@ def test_a_folders_name_becomes_a_files_before_what_was_in_it_is_followed(new_mo
     assert thumbs_of(keep, "x") == [] and set(meta_of(keep)["files"]) == {"x", "y/c.jpg"}
 
 
-def test_what_changed_name_and_mode_while_it_was_open_is_followed(new_mount):
+def test_what_changed_name_and_mode_while_it_was_open_is_followed(keep):
     """Closed unchanged: nothing is derived anew."""
-    mount = new_mount(quiet_period="50ms").start()
-    keep = keep_path(mount.path)
-    put(keep, "orient_1.jpg", "a.jpg")
-    mount.sync(derived=True)
+    mount, keep = keep
     inodes = [os.stat(keep / "thumbs" / "a.jpg" / f).st_ino for f in SIZES]
     with open(keep / "a.jpg", "r+b"):
         os.rename(keep / "a.jpg", keep / "b.jpg")
@@ -480,12 +474,9 @@ def test_who_waits_for_derivation_is_told_of_what_is_open(new_mount):
         assert r.returncode != 0 and "remain" not in r.err and "open" in r.err
 
 
-def test_what_was_derived_from_a_replaced_file_goes(new_mount):
+def test_what_was_derived_from_a_replaced_file_goes(keep):
     """Also while what replaced it is not derived, and before that has gone in turn."""
-    mount = new_mount(quiet_period="50ms").start()
-    keep = keep_path(mount.path)
-    put(keep, "orient_1.jpg", "a.jpg")
-    mount.sync(derived=True)
+    mount, keep = keep
     with open(keep / "new.jpg", "wb") as f:
         f.write(read(MEDIA / "orient_6.jpg"))
         os.rename(keep / "new.jpg", keep / "a.jpg")
@@ -605,13 +596,6 @@ def test_what_leaves_a_derived_place_is_the_users(keep):
 
 def test_delete_removes_derivatives(keep):
     mount, folder = keep
-def test_nothing_is_left_when_what_was_derived_went_first(keep):
-    mount, keep = keep
-    shutil.rmtree(keep / "thumbs" / "a.jpg")
-    os.unlink(keep / "a.jpg")
-    wait_until(lambda: os.listdir(keep) == [], 20)
-
-
     put(folder, "no_exif.jpg", "b.jpg")
     mount.sync(derived=True)
     os.unlink(folder / "a.jpg")
@@ -621,13 +605,17 @@ def test_nothing_is_left_when_what_was_derived_went_first(keep):
     wait_until(lambda: not [k for k in mount.objects() if b"a.jpg" in k], 20, 0.2)
 
 
+def test_nothing_is_left_when_what_was_derived_went_first(keep):
+    mount, keep = keep
+    shutil.rmtree(keep / "thumbs" / "a.jpg")
+    os.unlink(keep / "a.jpg")
+    wait_until(lambda: os.listdir(keep) == [], 20)
+
+
 @pytest.mark.parametrize("how", ["derived", "user"])
-def test_a_removed_thumbnail_that_was_open_leaves_no_object(new_mount, how):
+def test_a_removed_thumbnail_that_was_open_leaves_no_object(keep, how):
     """The kernel would remember it, and nobody be told that it is needed no more, until memory is short."""
-    mount = new_mount(quiet_period="50ms").start()
-    keep = keep_path(mount.path)
-    put(keep, "no_exif.jpg", "a.jpg")
-    mount.sync(derived=True)
+    mount, keep = keep
     thumb = keep / "thumbs" / "a.jpg" / "256.webp"
     with open(thumb, "rb") as f:
         os.unlink(keep / "a.jpg")
